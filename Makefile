@@ -1,0 +1,39 @@
+# The environment lives in .venv; every target makes it first if need be.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# Compiled programs persist between runs; only the entry points that we own set JAX's environment.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
+
+.PHONY: install demo test test-all lint docs clean
+
+install: $(STAMP)
+
+# torch first and pinned: the plain name would bring several GB of CUDA packages.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable ".[all,docs,test,dev]"
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/python examples/demo.py
+
+test: install
+	$(BIN)/python -m pytest
+
+test-all: install
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: install
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv .jax_cache .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info site

@@ -1,0 +1,26 @@
+"""Array and key aliases with shapes, shared by all rooms.
+
+Dimension words, used in every docstring: n points, d inputs, m outputs, s samples,
+c chains, q candidates, b batch, p latent coordinates.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
+
+__all__ = ["Array", "ArrayLike", "Bool", "Float", "Int", "Key", "PyTree", "as_key"]
+
+ArrayLike: TypeAlias = Any
+PyTree: TypeAlias = Any
+Key: TypeAlias = PRNGKeyArray | UInt32[Array, "2"]
+
+
+def as_key(seed: int | Key) -> Key:
+    """A JAX key from an integer seed; a key passes through unchanged."""
+    if isinstance(seed, (int, np.integer)):
+        return jax.random.key(int(seed))
+    return seed

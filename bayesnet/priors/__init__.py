@@ -1,0 +1,15 @@
+"""Priors over functions: processes, networks with weight laws, and matching one to the other."""
+
+from bayesnet.priors.base import FunctionPrior, KernelPrior, LatentPrior
+from bayesnet.priors.gaussian_process import GaussianProcess
+from bayesnet.priors.laws import LogNormal
+from bayesnet.priors.network import NetworkPrior
+
+__all__ = [
+    "FunctionPrior",
+    "GaussianProcess",
+    "KernelPrior",
+    "LatentPrior",
+    "LogNormal",
+    "NetworkPrior",
+]

@@ -1,0 +1,192 @@
+"""Covariance functions with fixed or random hyper-parameters, computed by tinygp.
+
+A covariance draws its hyper-parameters (`draw`) and evaluates the matrix for one draw of them
+(`matrix`); sums and products compose. Evaluation is pure JAX, except for `FromGPyTorch`,
+which calls torch on concrete arrays (`traceable = False`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tinygp import kernels as tk
+from tinygp.kernels.distance import L2Distance
+
+from bayesnet._errors import InputError, MissingExtraError, unknown_name
+from bayesnet._types import Array, Float, Key, PyTree
+from bayesnet.priors.laws import check_positive_law, draw_law
+
+# Isotropic kernels of the Euclidean distance between inputs divided by their lengthscales.
+STATIONARY = {
+    "rbf": lambda: tk.ExpSquared(distance=L2Distance()),
+    "matern12": lambda: tk.Exp(distance=L2Distance()),
+    "matern32": lambda: tk.Matern32(distance=L2Distance()),
+    "matern52": lambda: tk.Matern52(distance=L2Distance()),
+}
+NAMES = (*STATIONARY, "periodic", "linear")
+
+
+class Covariance(Protocol):
+    """A covariance function whose hyper-parameters may be random."""
+
+    @property
+    def traceable(self) -> bool: ...
+
+    @property
+    def random(self) -> bool: ...
+
+    def draw(self, key: Key, num: int) -> PyTree:
+        """Hyper-parameters for `num` independent kernels (leading axis `num`)."""
+        ...
+
+    def matrix(
+        self, hyper: PyTree, x1: Float[Array, "n d"], x2: Float[Array, "k d"]
+    ) -> Float[Array, "n k"]:
+        """The covariance for one draw of the hyper-parameters."""
+        ...
+
+
+@dataclass(frozen=True)
+class Named:
+    """A kernel by name. `lengthscale` is a number, a vector (ARD) or a law; `outputscale` is
+    the variance; `period` is used by "periodic" only, which is a product over columns of
+    `exp(-2 sin^2(pi |x - x'| / period) / lengthscale^2)`; "linear" is `x . x' / lengthscale^2`."""
+
+    name: str
+    lengthscale: Any = 1.0
+    outputscale: Any = 1.0
+    period: Any = 1.0
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise unknown_name("kernel", self.name, NAMES)
+        for field in ("lengthscale", "outputscale", "period"):
+            object.__setattr__(self, field, check_positive_law(getattr(self, field), field))
+
+    traceable = True
+
+    @property
+    def random(self) -> bool:
+        return any(hasattr(v, "sample") for v in (self.lengthscale, self.outputscale, self.period))
+
+    def draw(self, key: Key, num: int) -> PyTree:
+        names = ("lengthscale", "outputscale", "period")
+        keys = jax.random.split(key, 3)
+        return {n: draw_law(getattr(self, n), k, num) for n, k in zip(names, keys, strict=True)}
+
+    def matrix(
+        self, hyper: PyTree, x1: Float[Array, "n d"], x2: Float[Array, "k d"]
+    ) -> Float[Array, "n k"]:
+        scale = hyper["lengthscale"]
+        if jnp.ndim(scale) == 1 and scale.shape[0] not in (1, x1.shape[1]):
+            raise InputError(
+                f"The kernel has {scale.shape[0]} lengthscales, the inputs have {x1.shape[1]} columns."
+            )
+        if self.name == "periodic":
+            gamma = jnp.broadcast_to(2.0 / scale**2, (x1.shape[1],))
+            cov = jnp.ones((x1.shape[0], x2.shape[0]), x1.dtype)
+            for j in range(x1.shape[1]):
+                column = tk.ExpSineSquared(scale=hyper["period"], gamma=gamma[j])
+                cov = cov * column(x1[:, j], x2[:, j])
+        else:
+            kernel = tk.DotProduct() if self.name == "linear" else STATIONARY[self.name]()
+            cov = kernel(x1 / scale, x2 / scale)
+        return hyper["outputscale"] * cov
+
+
+@dataclass(frozen=True, eq=False)
+class FromTinyGP:
+    """A tinygp kernel as it is, hyper-parameters fixed inside it."""
+
+    kernel: Any
+    traceable = True
+    random = False
+
+    def draw(self, key: Key, num: int) -> PyTree:
+        return jnp.zeros((num, 0))
+
+    def matrix(self, hyper: PyTree, x1: Array, x2: Array) -> Array:
+        return self.kernel(x1, x2)
+
+
+@dataclass(frozen=True, eq=False)
+class FromGPyTorch:
+    """A gpytorch kernel as it is (its current hyper-parameters), evaluated by torch in float64."""
+
+    kernel: Any
+    traceable = False
+    random = False
+
+    def draw(self, key: Key, num: int) -> PyTree:
+        return jnp.zeros((num, 0))
+
+    def matrix(self, hyper: PyTree, x1: Array, x2: Array) -> Array:
+        import copy
+
+        import torch
+
+        # On a copy: `.double()` would convert the user's own kernel in place.
+        kernel = copy.deepcopy(self.kernel).double()
+        with torch.no_grad():
+            a = torch.as_tensor(np.array(x1, np.float64))
+            b = torch.as_tensor(np.array(x2, np.float64))
+            return kernel(a, b).to_dense().numpy()
+
+
+@dataclass(frozen=True)
+class Combined:
+    """The sum or product of two covariances; their hyper-parameters are drawn independently."""
+
+    left: Covariance
+    right: Covariance
+    op: str
+
+    @property
+    def traceable(self) -> bool:
+        return self.left.traceable and self.right.traceable
+
+    @property
+    def random(self) -> bool:
+        return self.left.random or self.right.random
+
+    def draw(self, key: Key, num: int) -> PyTree:
+        k1, k2 = jax.random.split(key)
+        return self.left.draw(k1, num), self.right.draw(k2, num)
+
+    def matrix(self, hyper: PyTree, x1: Array, x2: Array) -> Array:
+        a = self.left.matrix(hyper[0], x1, x2)
+        b = self.right.matrix(hyper[1], x1, x2)
+        return a + b if self.op == "sum" else a * b
+
+
+def as_covariance(kernel: Any, **hyper: Any) -> Covariance:
+    """A covariance from a name, a tinygp kernel, a gpytorch kernel, or a covariance."""
+    if isinstance(kernel, str):
+        return Named(kernel, **hyper)
+    if any(value is not None for value in hyper.values() if not _is_one(value)):
+        raise InputError(
+            "lengthscale, outputscale and period belong to kernels given by name; a kernel object "
+            "carries its own."
+        )
+    if isinstance(kernel, (Named, FromTinyGP, FromGPyTorch, Combined)):
+        return kernel
+    if isinstance(kernel, tk.Kernel):
+        return FromTinyGP(kernel)
+    if any(base.__module__.startswith("gpytorch.") for base in type(kernel).__mro__):
+        try:
+            import torch  # noqa: F401
+        except ImportError as error:  # pragma: no cover - a gpytorch kernel implies torch
+            raise MissingExtraError("A gpytorch kernel needs torch: pip install bayesnet[bo].") from error
+        return FromGPyTorch(kernel)
+    raise InputError(
+        f"Cannot use {type(kernel).__name__} as a kernel: pass one of {', '.join(NAMES)}, a tinygp "
+        "kernel, or a gpytorch kernel."
+    )
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value == 1

@@ -1,0 +1,188 @@
+"""The Gaussian process: matching target, exact prior, and source of function draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesnet._errors import InputError
+from bayesnet._types import Array, Float, Key
+from bayesnet.data import as_matrix
+from bayesnet.devices import float64_island
+from bayesnet.priors.covariance import Combined, Covariance, as_covariance
+from bayesnet.priors.network import UNITS
+
+# Added to the diagonal, relative to its mean, before the Cholesky factorisation in float64.
+JITTER = 1e-6
+
+
+@dataclass(frozen=True, init=False)
+class GaussianProcess:
+    """A Gaussian process with constant mean; every draw may have its own random kernel.
+
+    Args:
+        kernel: "rbf", "matern12", "matern32", "matern52", "periodic", "linear"; or a tinygp
+            kernel, or a gpytorch kernel with its current hyper-parameters.
+        lengthscale: a positive number, a vector (one a column, ARD), or a law such as
+            `bn.LogNormal(0.0, 0.5)`: then each drawn function has a kernel of its own, and the
+            process is the hierarchical GP of Tran et al. 2022, section 5.1.
+        outputscale: the variance of the function values (as in gpytorch), a number or a law.
+        period: of "periodic".
+        mean: the constant mean.
+        out_dim: m independent processes, one an output.
+        units: "scaled" (inputs and targets at mean 0, sd 1) or "data".
+
+    `a + b` and `a * b` are the processes with the sum and the product of the covariances.
+
+    Raises:
+        InputError: unknown names, hyper-parameters that are not positive, laws that reach
+            outside the positive axis.
+    """
+
+    covariance: Covariance
+    mean: float
+    out_dim: int
+    units: str
+
+    def __init__(
+        self,
+        kernel: Any = "matern52",
+        lengthscale: Any = 1.0,
+        outputscale: Any = 1.0,
+        *,
+        period: Any = 1.0,
+        mean: float = 0.0,
+        out_dim: int = 1,
+        units: str = "scaled",
+    ) -> None:
+        if units not in UNITS:
+            raise InputError(f"units must be one of {UNITS}, got {units!r}.")
+        if out_dim < 1:
+            raise InputError(f"out_dim must be at least 1, got {out_dim}.")
+        covariance = as_covariance(
+            kernel, lengthscale=lengthscale, outputscale=outputscale, period=period
+        )
+        object.__setattr__(self, "covariance", covariance)
+        object.__setattr__(self, "mean", float(mean))
+        object.__setattr__(self, "out_dim", int(out_dim))
+        object.__setattr__(self, "units", units)
+
+    def _combine(self, other: GaussianProcess, op: str) -> GaussianProcess:
+        if not isinstance(other, GaussianProcess):
+            return NotImplemented
+        if self.units != other.units or self.out_dim != other.out_dim:
+            raise InputError("Processes that are combined must have the same units and out_dim.")
+        if op == "product" and (self.mean or other.mean):
+            raise InputError("A product of processes is defined for mean 0 only.")
+        return GaussianProcess(
+            Combined(self.covariance, other.covariance, op),
+            mean=self.mean + other.mean,
+            out_dim=self.out_dim,
+            units=self.units,
+        )
+
+    def __add__(self, other: GaussianProcess) -> GaussianProcess:
+        return self._combine(other, "sum")
+
+    def __mul__(self, other: GaussianProcess) -> GaussianProcess:
+        return self._combine(other, "product")
+
+    def kernel(self, x1: Float[Array, "n d"], x2: Float[Array, "k d"]) -> Float[Array, "n k"]:
+        """The covariance of function values, computed in float64.
+
+        Raises `InputError` if hyper-parameters are random: there is no one kernel then.
+        """
+        if self.covariance.random:
+            raise InputError(
+                "This process has random hyper-parameters, so it has no single kernel; draw "
+                "functions with sample(), or state fixed hyper-parameters."
+            )
+        hyper = jax.tree.map(lambda a: a[0], self.covariance.draw(jax.random.key(0), 1))
+        if not self.covariance.traceable:
+            return jnp.asarray(self.covariance.matrix(hyper, x1, x2))
+        return _matrix(self.covariance, hyper, jnp.asarray(x1), jnp.asarray(x2))
+
+    def sample(self, key: Key, x: Float[Array, "n d"], num_samples: int) -> Float[Array, "s n m"]:
+        """`num_samples` joint draws at the rows of `x`, in the coordinates of `units`.
+
+        Raises `InputError` if the covariance matrix is not positive definite.
+        """
+        x = jnp.asarray(as_matrix(x, "x"), jnp.float32)
+        return self.sample_many(key, x[None], num_samples)[0]
+
+    def sample_many(
+        self, key: Key, xs: Float[Array, "k n d"], num_samples: int
+    ) -> Float[Array, "k s n m"]:
+        """Independent draws for each of `k` sets of rows, in one program (see `sample`)."""
+        if self.covariance.traceable:
+            draws = _draw_traced(self.covariance, num_samples * self.out_dim, key, xs)
+        else:
+            keys = jax.random.split(key, len(xs))
+            draws = jnp.stack(
+                [self._draw_with_torch(k, x, num_samples * self.out_dim) for k, x in zip(keys, xs, strict=True)]
+            )
+        if not bool(jnp.isfinite(draws).all()):
+            raise InputError(self._why_not_finite(np.asarray(xs[0])))
+        split = draws.reshape(len(xs), num_samples, self.out_dim, xs.shape[1])
+        return jnp.swapaxes(split, 2, 3) + self.mean
+
+    def _draw_with_torch(self, key: Key, x: Array, num: int) -> Array:
+        hyper = jax.tree.map(lambda a: a[0], self.covariance.draw(key, 1))
+        matrix = np.asarray(self.covariance.matrix(hyper, x, x))
+        noise = np.asarray(jax.random.normal(key, (num, len(x))), np.float64)
+        try:
+            factor = np.linalg.cholesky(_with_jitter(matrix, np))
+        except np.linalg.LinAlgError as error:
+            raise InputError(self._why_not_finite(np.asarray(x))) from error
+        return jnp.asarray((noise @ factor.T).astype(np.float32))
+
+    def _why_not_finite(self, x: np.ndarray) -> str:
+        hyper = jax.tree.map(lambda a: a[0], self.covariance.draw(jax.random.key(0), 1))
+        matrix = np.asarray(self.covariance.matrix(hyper, x, x), np.float64)
+        smallest = np.linalg.eigvalsh(matrix)[0] if np.isfinite(matrix).all() else np.nan
+        return (
+            f"The covariance matrix of {len(x)} points is not positive definite (smallest eigenvalue "
+            f"{smallest:.3g} of a typical draw): the kernel is not a covariance, or its "
+            "hyper-parameters are extreme."
+        )
+
+
+def _with_jitter(matrix: Any, xp: Any) -> Any:
+    n = matrix.shape[-1]
+    level = JITTER * xp.trace(matrix) / n
+    return matrix + level * xp.eye(n, dtype=matrix.dtype)
+
+
+@partial(jax.jit, static_argnums=0)
+def _matrix(covariance: Covariance, hyper: Any, x1: Array, x2: Array) -> Array:
+    return float64_island(covariance.matrix)(hyper, x1, x2)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _draw_traced(covariance: Covariance, num: int, key: Key, xs: Array) -> Array:
+    """Draws (k, num, n): one factorisation a set of points, or one a draw if the kernel is random.
+
+    A program of its own: LAPACK calls beside a large gradient can dead-lock XLA on CPU.
+    """
+    k, n, _ = xs.shape
+    key_hyper, key_noise = jax.random.split(key)
+    kernels = num if covariance.random else 1
+    hyper = jax.vmap(lambda q: covariance.draw(q, kernels))(jax.random.split(key_hyper, k))
+    noise = jax.random.normal(key_noise, (k, kernels, num // kernels, n))
+
+    def draw(hyper: Any, x: Array, noise: Array) -> Array:
+        def one(h: Any, e: Array) -> Array:
+            factor = jnp.linalg.cholesky(_with_jitter(covariance.matrix(h, x, x), jnp))
+            return e @ factor.T
+
+        return jax.lax.map(lambda a: one(*a), (hyper, noise), batch_size=min(kernels, 16))
+
+    def draw_all(hyper: Any, xs: Array, noise: Array) -> Array:
+        return jax.lax.map(lambda a: draw(*a), (hyper, xs, noise))
+
+    return float64_island(draw_all)(hyper, xs, noise).reshape(k, num, n)

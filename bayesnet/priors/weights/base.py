@@ -1,0 +1,58 @@
+"""Weight laws: trainable transports from standard normal latents to a network's parameters."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesnet._types import Array, Float, PyTree
+
+
+@runtime_checkable
+class WeightLaw(Protocol):
+    """A pytree whose array leaves are the trainable parameters theta of the transport."""
+
+    @property
+    def latent_size(self) -> int: ...
+
+    def decode(self, z: Float[Array, " p"]) -> PyTree:
+        """Network parameters `T_theta(z)`."""
+        ...
+
+    def encode(self, params: PyTree) -> Float[Array, " p"]:
+        """Latents with `decode(z) = params`."""
+        ...
+
+
+class Layout:
+    """How a flat latent vector is cut into the leaves of a parameter pytree (static, hashable)."""
+
+    def __init__(self, shapes: PyTree) -> None:
+        leaves, self.treedef = jax.tree.flatten(shapes)
+        self.shapes = tuple(tuple(leaf.shape) for leaf in leaves)
+        self.sizes = tuple(int(np.prod(shape)) for shape in self.shapes)
+        self.size = sum(self.sizes)
+
+    def _key(self) -> tuple[Any, ...]:
+        return (self.treedef, self.shapes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Layout) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def split(self, z: Float[Array, " p"]) -> list[Array]:
+        """One array per leaf, in the order of the flattened tree."""
+        pieces, start = [], 0
+        for shape, size in zip(self.shapes, self.sizes, strict=True):
+            pieces.append(jax.lax.slice(z, (start,), (start + size,)).reshape(shape))
+            start += size
+        return pieces
+
+    def join(self, pieces: list[Array]) -> Float[Array, " p"]:
+        """The inverse of `split`."""
+        return jnp.concatenate([jnp.ravel(piece) for piece in pieces])
