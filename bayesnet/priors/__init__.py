@@ -3,13 +3,17 @@
 from bayesnet.priors.base import FunctionPrior, KernelPrior, LatentPrior
 from bayesnet.priors.gaussian_process import GaussianProcess
 from bayesnet.priors.laws import LogNormal
+from bayesnet.priors.matching import Box, MatchResult, match_prior
 from bayesnet.priors.network import NetworkPrior
 
 __all__ = [
+    "Box",
     "FunctionPrior",
     "GaussianProcess",
     "KernelPrior",
     "LatentPrior",
     "LogNormal",
+    "MatchResult",
     "NetworkPrior",
+    "match_prior",
 ]
