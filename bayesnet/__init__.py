@@ -1,0 +1,68 @@
+"""Bayesian neural networks with functional priors.
+
+A prior is a distribution over functions; every inference method is a way of conditioning it.
+Public names are loaded when they are first used; `import bayesnet` loads neither torch nor
+optuna.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it.
+_NAMES = {
+    "BayesNetError": "_errors",
+    "ConvergenceWarning": "_errors",
+    "FileFormatError": "_errors",
+    "InputError": "_errors",
+    "MissingExtraError": "_errors",
+    "UnsupportedError": "_errors",
+    "standardize": "data",
+    "MLP": "networks",
+    "GaussianProcess": "priors",
+    "LogNormal": "priors",
+    "NetworkPrior": "priors",
+    "Box": "priors",
+    "MatchResult": "priors",
+    "match_prior": "priors",
+    "GaussianLikelihood": "likelihoods",
+    "HMC": "inference",
+    "NUTS": "inference",
+    "FunctionDraws": "posterior",
+    "Prediction": "posterior",
+    "load": "posterior.saving",
+    "fit": "fitting",
+}
+_ROOMS = (
+    "bo",
+    "data",
+    "devices",
+    "diagnostics",
+    "inference",
+    "likelihoods",
+    "networks",
+    "plots",
+    "posterior",
+    "priors",
+    "surrogates",
+)
+
+__all__ = ["__version__", *_NAMES, *_ROOMS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        module = importlib.import_module(f"bayesnet.{_NAMES[name]}")
+        value = getattr(module, name)
+        globals()[name] = value
+        return value
+    if name in _ROOMS:
+        return importlib.import_module(f"bayesnet.{name}")
+    raise AttributeError(f"module 'bayesnet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,6 +1,6 @@
 """A table ready for inference: validated, scaled, and padded to a size bucket.
 
-`Data` holds the training rows in the prior's coordinates; `Scaling` is the map between
+`Data` holds the training rows in the prior's coordinates (`Rows`, a pytree); `Scaling` is the map between
 those coordinates and the units of the user. Validation happens here, before any compute.
 """
 
@@ -142,8 +142,8 @@ def standardize(x: ArrayLike) -> np.ndarray:
     return (matrix - loc) / scale
 
 
-class Data(eqx.Module):
-    """Training rows in scaled coordinates, padded to a bucket; a pytree of arrays.
+class Rows(eqx.Module):
+    """Training rows in scaled coordinates, padded to a bucket: a pytree for jitted programs.
 
     Padded rows copy a real row and are switched off by `mask`, so that every likelihood
     stays finite on them. `y_var` is per-row known noise variance in scaled units, or None.
@@ -154,23 +154,34 @@ class Data(eqx.Module):
     mask: Bool[Array, " n"]
     y_var: Float[Array, "n m"] | None = None
 
-    @property
-    def num_rows(self) -> int:
-        """The number of true rows (padding not counted)."""
-        return int(np.asarray(self.mask).sum())
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A validated table: padded rows in the prior's coordinates and the map to user units."""
+
+    rows: Rows
+    scaling: Scaling
+    num_rows: int
 
     @property
     def in_dim(self) -> int:
-        return self.x.shape[1]
+        """d, the number of input columns."""
+        return self.rows.x.shape[1]
 
     @property
     def out_dim(self) -> int:
-        return self.y.shape[1]
+        """m, the number of target columns."""
+        return self.rows.y.shape[1]
 
-    def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """The true rows of x (n, d) and y (n, m), without padding."""
-        keep = np.asarray(self.mask)
-        return np.asarray(self.x)[keep], np.asarray(self.y)[keep]
+    @property
+    def x(self) -> np.ndarray:
+        """The true rows of the inputs (n, d), scaled, without padding."""
+        return np.asarray(self.rows.x)[: self.num_rows]
+
+    @property
+    def y(self) -> np.ndarray:
+        """The true rows of the targets (n, m), scaled, without padding."""
+        return np.asarray(self.rows.y)[: self.num_rows]
 
 
 def check_table(
@@ -187,7 +198,9 @@ def check_table(
         return x_matrix, y_matrix, None
     variance = as_matrix(y_var, "y_var")
     if variance.shape != y_matrix.shape:
-        raise InputError(f"y_var has shape {variance.shape}, y has {y_matrix.shape}: they must agree.")
+        raise InputError(
+            f"y_var has shape {variance.shape}, y has {y_matrix.shape}: they must agree."
+        )
     if (variance <= 0).any():
         raise InputError("y_var holds variances, which must be positive (units of y, squared).")
     return x_matrix, y_matrix, variance
@@ -208,9 +221,10 @@ def make_data(
     variance = None
     if y_var is not None:
         variance = jnp.asarray(pad_rows(y_var / scaling.y_scale**2, size), dtype)
-    return Data(
+    rows = Rows(
         x=jnp.asarray(pad_rows(scaling.x_in(x), size), dtype),
         y=jnp.asarray(pad_rows(scaling.y_in(y), size), dtype),
         mask=jnp.arange(size) < n,
         y_var=variance,
     )
+    return Data(rows, scaling, n)

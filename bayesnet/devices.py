@@ -44,7 +44,9 @@ def resolve(device: str | jax.Device = "auto") -> jax.Device:
         ) from error
     position = int(index) if index else 0
     if position >= len(found):
-        raise InputError(f"Device {device!r} is not available: there are {len(found)} {platform}(s).")
+        raise InputError(
+            f"Device {device!r} is not available: there are {len(found)} {platform}(s)."
+        )
     return found[position]
 
 

@@ -36,9 +36,7 @@ class ForeignNetwork:
     fan_in: Callable[[tuple[int, ...]], int]
 
     def param_shapes(self, in_dim: int, out_dim: int) -> PyTree:
-        return jax.eval_shape(
-            lambda key: self.init_fn(key, in_dim, out_dim), jax.random.key(0)
-        )
+        return jax.eval_shape(lambda key: self.init_fn(key, in_dim, out_dim), jax.random.key(0))
 
     def base_law(self, in_dim: int, out_dim: int) -> tuple[PyTree, PyTree]:
         """Weights N(0, 1/fan_in), vectors N(0, 1); a leaf that starts at a constant other

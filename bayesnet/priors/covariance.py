@@ -180,7 +180,9 @@ def as_covariance(kernel: Any, **hyper: Any) -> Covariance:
         try:
             import torch  # noqa: F401
         except ImportError as error:  # pragma: no cover - a gpytorch kernel implies torch
-            raise MissingExtraError("A gpytorch kernel needs torch: pip install bayesnet[bo].") from error
+            raise MissingExtraError(
+                "A gpytorch kernel needs torch: pip install bayesnet[bo]."
+            ) from error
         return FromGPyTorch(kernel)
     raise InputError(
         f"Cannot use {type(kernel).__name__} as a kernel: pass one of {', '.join(NAMES)}, a tinygp "

@@ -124,7 +124,10 @@ class GaussianProcess:
         else:
             keys = jax.random.split(key, len(xs))
             draws = jnp.stack(
-                [self._draw_with_torch(k, x, num_samples * self.out_dim) for k, x in zip(keys, xs, strict=True)]
+                [
+                    self._draw_with_torch(k, x, num_samples * self.out_dim)
+                    for k, x in zip(keys, xs, strict=True)
+                ]
             )
         if not bool(jnp.isfinite(draws).all()):
             raise InputError(self._why_not_finite(np.asarray(xs[0])))

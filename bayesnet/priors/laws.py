@@ -71,7 +71,9 @@ def check_positive_law(value: Any, name: str) -> Any:
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must be a positive number, vector or law, got {value!r}.") from error
+        raise InputError(
+            f"{name} must be a positive number, vector or law, got {value!r}."
+        ) from error
     if array.ndim > 1 or array.size == 0 or not np.all(np.isfinite(array)) or np.any(array <= 0):
         raise InputError(f"{name} must be positive and finite, got {value!r}.")
     return _tuple_or_float(array)

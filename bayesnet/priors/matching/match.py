@@ -244,7 +244,6 @@ def _train(
 
     The number of steps is an argument, not a shape: any number of steps is one program.
     """
-    trainable, fixed = eqx.partition(prior, eqx.is_inexact_array)
 
     def functions(theta: PyTree, key: Key, x: Array) -> Array:
         law = eqx.combine(theta, prior.law)

@@ -1,0 +1,145 @@
+"""The prior that is used where the user states none, and the cache of matches.
+
+A match depends on the network, the weight law, the target, the dimension and the box only,
+never on the data; so it is kept on disk (as safetensors) and a loop of Bayesian
+optimization, or a worker process, matches once per problem size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bayesnet import __version__
+from bayesnet._errors import BayesNetError, InputError
+from bayesnet.data import Data
+from bayesnet.networks import MLP, ForeignNetwork, Network, as_network
+from bayesnet.posterior.saving import load, save
+from bayesnet.priors import (
+    Box,
+    FunctionPrior,
+    GaussianProcess,
+    LogNormal,
+    NetworkPrior,
+    match_prior,
+)
+
+# The box on which priors are matched, in scaled coordinates (mean 0, sd 1 a column): it holds
+# 95 % of a Gaussian column and the whole of a uniform one (which ends at sqrt(3)).
+BOX = (-2.0, 2.0)
+
+
+def default_network() -> MLP:
+    """Two hidden layers of 50 tanh units."""
+    return MLP(hidden=(50, 50), activation="tanh")
+
+
+def default_target(in_dim: int, out_dim: int = 1) -> GaussianProcess:
+    """A hierarchical Matern-5/2 process in scaled coordinates.
+
+    Each drawn function has its own lengthscale for every input, log-normal with median
+    sqrt(2 d) and sd 0.7 (distances between rows grow as sqrt(2 d)), and its own variance,
+    log-normal with median 1 and sd 0.5.
+    """
+    lengthscale = LogNormal(np.full(in_dim, 0.5 * np.log(2.0 * in_dim)), 0.7)
+    return GaussianProcess("matern52", lengthscale, LogNormal(0.0, 0.5), out_dim=out_dim)
+
+
+def resolve_prior(prior: Any, target: Any, data: Data, *, seed: int = 0) -> Any:
+    """The prior that `fit` conditions, from what the user gave.
+
+    `prior` None or a bare network is matched to `target`, or to `default_target`; a
+    `NetworkPrior` is taken as it is, and matched if a `target` is given with it.
+
+    Raises `InputError` if its dimensions are not those of the table.
+    """
+    if prior is None:
+        prior = default_network()
+    if not isinstance(prior, FunctionPrior):
+        units = getattr(target, "units", "scaled")
+        prior = NetworkPrior(
+            as_network(prior), in_dim=data.in_dim, out_dim=data.out_dim, units=units
+        )
+        if target is None:
+            target = default_target(data.in_dim, data.out_dim)
+    for name, got, expected in (
+        ("inputs", getattr(prior, "in_dim", None), data.in_dim),
+        ("outputs", getattr(prior, "out_dim", None), data.out_dim),
+    ):
+        if got is not None and got != expected:
+            raise InputError(
+                f"The prior is for {got} {name}, the table has {expected}: build it with "
+                f"bn.NetworkPrior(..., in_dim={data.in_dim}, out_dim={data.out_dim})."
+            )
+    if target is None:
+        return prior
+    if not isinstance(prior, NetworkPrior):
+        raise InputError(
+            f"A target is matched by a network prior, got {type(prior).__name__} as the prior too."
+        )
+    if prior.units == "data":
+        inputs: Any = data.x
+    else:
+        inputs = Box([BOX[0]] * data.in_dim, [BOX[1]] * data.in_dim)
+    return matched(prior, target, inputs, seed=seed)
+
+
+def matched(prior: NetworkPrior, target: Any, inputs: Any, *, seed: int = 0) -> NetworkPrior:
+    """`prior` matched to `target`, from the cache where this match was made before."""
+    path = _cache_file(prior, target, inputs, seed)
+    if path is not None and path.is_file():
+        try:
+            return load(path)
+        except BayesNetError:
+            path.unlink(missing_ok=True)  # a damaged entry is made anew
+    result = match_prior(prior, target, inputs, seed=seed).prior
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(result, path)
+        except OSError:
+            pass  # a read-only home: the match is used, only not kept
+    return result
+
+
+def cache_dir() -> Path:
+    """Where matches are kept: $BAYESNET_CACHE_DIR, else bayesnet in the user's cache folder."""
+    chosen = os.environ.get("BAYESNET_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bayesnet"
+
+
+def _cache_file(prior: NetworkPrior, target: Any, inputs: Any, seed: int) -> Path | None:
+    """The entry of a match, or None if it cannot be told apart by what it prints."""
+    import equinox as eqx
+    import jax
+
+    described = isinstance(target, GaussianProcess) and target.covariance.traceable
+    if not described or isinstance(prior.network, ForeignNetwork) or not isinstance(inputs, Box):
+        return None
+    theta = [np.asarray(a).tolist() for a in jax.tree.leaves(eqx.filter(prior.law, eqx.is_array))]
+    text = repr(
+        (
+            __version__,
+            prior.network,
+            type(prior.law).__name__,
+            theta,
+            prior.in_dim,
+            prior.out_dim,
+            prior.units,
+            target,
+            inputs,
+            seed,
+        )
+    )
+    if " at 0x" in text:
+        return None
+    return cache_dir() / f"match-{hashlib.sha256(text.encode()).hexdigest()[:24]}.safetensors"
+
+
+__all__ = ["Network", "cache_dir", "default_network", "default_target", "matched", "resolve_prior"]

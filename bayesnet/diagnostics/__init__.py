@@ -1,0 +1,1 @@
+"""Diagnostics: convergence in function space, calibration, and neutral measures of a match."""

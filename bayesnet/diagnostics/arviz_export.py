@@ -1,0 +1,49 @@
+"""Export to arviz: function values, noise levels, sampler statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bayesnet.diagnostics.convergence import import_arviz, log_densities, quantities
+from bayesnet.inference.model import LatentModel
+
+
+def to_arviz(posterior: Any) -> Any:
+    """An `arviz.InferenceData` for a `FunctionDraws`.
+
+    Groups: `posterior` (function values on the probe set and noise levels, scaled units),
+    `sample_stats` (with `lp`, `diverging`), `log_likelihood` (per training row, scaled
+    units: ready for `arviz.loo`), `observed_data` (y in user units).
+    """
+    az = import_arviz()
+    variables = {
+        name.replace(" ", "_"): values
+        for name, values in quantities(posterior).items()
+        if not name.startswith("log ")
+    }
+    stats = dict(posterior.stats)
+    log_lik, log_prior = log_densities(posterior)
+    stats["lp"] = log_lik + log_prior
+    if "divergent" in stats:
+        stats["diverging"] = stats.pop("divergent") > 0
+    return az.from_dict(
+        posterior=variables,
+        sample_stats=stats,
+        log_likelihood={"y": row_log_likelihoods(posterior)},
+        observed_data={"y": posterior.data.scaling.y_out(posterior.data.y.astype(np.float64))},
+    )
+
+
+def row_log_likelihoods(posterior: Any) -> np.ndarray:
+    """Log density of each training row under each draw, (c, s, n), in scaled units."""
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+
+    model = LatentModel(posterior.prior, posterior.bound, posterior.data.rows)
+    chains, draws, size = posterior.latents.shape
+    program = eqx.filter_jit(lambda m, z: jax.lax.map(m.log_likelihood_rows, z, batch_size=32))
+    rows = np.asarray(program(model, jnp.asarray(posterior.latents.reshape(-1, size))))
+    return rows[:, : posterior.data.num_rows].reshape(chains, draws, -1)

@@ -1,0 +1,220 @@
+"""Convergence of a sampled posterior, judged where it matters: on function values.
+
+Weights of a network are not identified (units can be permuted), so their R-hat says little.
+The report looks at function values on a fixed probe set - training rows, fresh points inside
+the data's box, and points out to twice the box - and at the log likelihood, the log prior
+density of the latents and the noise level.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesnet._errors import ConvergenceWarning
+from bayesnet._types import Array
+from bayesnet.inference.model import LatentModel
+
+# Points per region of the probe set.
+PROBES = 16
+RHAT_LIMIT = 1.05
+ESS_LIMIT = 100.0
+DIVERGENT_LIMIT = 0.01
+
+
+@dataclass(frozen=True)
+class Row:
+    """R-hat and effective sample sizes of one group of quantities: the worst and the median."""
+
+    name: str
+    rhat: float
+    ess_bulk: float
+    ess_bulk_median: float
+    ess_tail: float
+
+
+@dataclass(frozen=True)
+class ConvergenceReport:
+    """What the chains say about themselves; prints as a table.
+
+    `problems` holds one sentence for each reason not to trust the run; `ok` is their absence.
+    """
+
+    rows: tuple[Row, ...]
+    chains: int
+    draws: int
+    divergent: float
+    acceptance_rate: float
+    gradients_per_draw: float
+    seconds: float
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against the run."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        head = f"{'quantity':<26}{'R-hat':>8}{'bulk ESS':>10}{'median':>9}{'tail ESS':>10}"
+        lines = [f"{self.chains} chains x {self.draws} draws, {self.seconds:.1f} s", head]
+        lines += [
+            f"{r.name:<26}{r.rhat:>8.3f}{r.ess_bulk:>10.0f}{r.ess_bulk_median:>9.0f}{r.ess_tail:>10.0f}"
+            for r in self.rows
+        ]
+        lines.append(
+            f"divergent {self.divergent:.1%}, acceptance {self.acceptance_rate:.2f}, "
+            f"gradients a draw {self.gradients_per_draw:.0f}"
+        )
+        return "\n".join(lines + [f"! {p}" for p in self.problems])
+
+
+def convergence_report(posterior: Any) -> ConvergenceReport:
+    """The report for a `FunctionDraws`: rank-normalised split R-hat and ESS (Vehtari 2021)."""
+    rows = tuple(_row(name, values) for name, values in quantities(posterior).items())
+    stats = posterior.stats
+    divergent = float(np.mean(stats["divergent"] > 0)) if "divergent" in stats else 0.0
+    report = ConvergenceReport(
+        rows=rows,
+        chains=posterior.latents.shape[0],
+        draws=posterior.latents.shape[1],
+        divergent=divergent,
+        acceptance_rate=float(np.mean(stats.get("acceptance_rate", np.nan))),
+        gradients_per_draw=float(np.mean(stats.get("num_gradients", np.nan))),
+        seconds=float(sum(posterior.seconds.values())),
+        problems=_problems(rows, divergent, posterior),
+    )
+    return report
+
+
+def quantities(posterior: Any) -> dict[str, np.ndarray]:
+    """The monitored quantities by group, each (c, s, k)."""
+    chains, draws, _ = posterior.latents.shape
+    probes = probe_points(posterior.data.x)
+    out = {}
+    points = np.concatenate(list(probes.values()))
+    values = posterior.scaled_functions(points).reshape(chains, draws, len(points), -1)
+    start = 0
+    for name, region in probes.items():
+        part = values[:, :, start : start + len(region)]
+        out[f"f at {name}"] = part.reshape(chains, draws, -1)
+        start += len(region)
+    log_lik, log_prior = log_densities(posterior)
+    out["log likelihood"] = log_lik[..., None]
+    out["log prior"] = log_prior[..., None]
+    p = posterior.prior.latent_size
+    for name, level in posterior.bound.summary(posterior.latents[..., p:]).items():
+        out[name] = np.log(level)
+    return out
+
+
+def probe_points(x: np.ndarray) -> dict[str, np.ndarray]:
+    """The fixed probe set of a table, by region, in scaled coordinates."""
+    rng = np.random.default_rng(0)
+    low, high = x.min(axis=0), x.max(axis=0)
+    middle, half = (low + high) / 2, (high - low) / 2
+    inside = rng.uniform(-1, 1, (PROBES, x.shape[1]))
+    return {
+        "training rows": x[rng.permutation(len(x))[:PROBES]],
+        "points in the box": middle + half * inside,
+        "points in twice the box": middle + 2 * half * rng.uniform(-1, 1, (PROBES, x.shape[1])),
+    }
+
+
+def log_densities(posterior: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Log likelihood and log prior density of the latents for each draw, (c, s) each."""
+    model = LatentModel(posterior.prior, posterior.bound, posterior.data.rows)
+    flat = jnp.asarray(posterior.latents.reshape(-1, posterior.latents.shape[-1]))
+    shape = posterior.latents.shape[:2]
+    log_prior = -0.5 * np.sum(np.asarray(flat, np.float64) ** 2, axis=-1)
+    return np.asarray(_log_likelihoods(model, flat)).reshape(shape), log_prior.reshape(shape)
+
+
+@eqx.filter_jit
+def _log_likelihoods(model: LatentModel, z: Array) -> Array:
+    return jax.lax.map(model.log_likelihood, z, batch_size=32)
+
+
+def _row(name: str, values: np.ndarray) -> Row:
+    rhat, bulk, tail = chain_statistics(values)
+    return Row(
+        name, float(rhat.max()), float(bulk.min()), float(np.median(bulk)), float(tail.min())
+    )
+
+
+def chain_statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rank-normalised split R-hat, bulk and tail ESS of `values` (c, s, k), each (k,).
+
+    A quantity that never moves (a constant) has R-hat 1 and all its draws; one that is
+    constant within but not between chains has R-hat infinite.
+    """
+    az = import_arviz()
+    rhat, bulk, tail = [], [], []
+    for j in range(values.shape[-1]):
+        draws = np.asarray(values[:, :, j], np.float64)
+        if draws.shape[1] < 4:
+            rhat.append(np.nan), bulk.append(np.nan), tail.append(np.nan)
+            continue
+        if np.ptp(draws) == 0:
+            rhat.append(1.0), bulk.append(draws.size), tail.append(draws.size)
+            continue
+        rhat.append(az.rhat(draws) if len(draws) > 1 else az.rhat(_halves(draws)))
+        bulk.append(az.ess(draws, method="bulk"))
+        tail.append(az.ess(draws, method="tail"))
+    return np.asarray(rhat), np.asarray(bulk), np.asarray(tail)
+
+
+def _halves(draws: np.ndarray) -> np.ndarray:
+    """One chain as two: a single chain can at least be compared with itself."""
+    half = draws.shape[1] // 2
+    return np.stack([draws[0, :half], draws[0, half : 2 * half]])
+
+
+def import_arviz() -> Any:
+    """arviz, without the announcement of its refactoring (0.23 prints one at import)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz
+    return arviz
+
+
+def _problems(rows: tuple[Row, ...], divergent: float, posterior: Any) -> tuple[str, ...]:
+    found = []
+    if posterior.interrupted:
+        found.append("the run was interrupted: it holds fewer draws than asked for")
+    if not np.isfinite(posterior.latents).all():
+        found.append("some draws are not finite")
+    inner = [r for r in rows if "twice" not in r.name]
+    worst = max(inner, key=lambda r: r.rhat if np.isfinite(r.rhat) else np.inf)
+    if not worst.rhat <= RHAT_LIMIT:
+        found.append(
+            f"chains disagree (R-hat {worst.rhat:.2f} > {RHAT_LIMIT} for {worst.name}): run longer "
+            "(warmup, draws)"
+        )
+    least = min(inner, key=lambda r: r.ess_bulk if np.isfinite(r.ess_bulk) else -np.inf)
+    if not least.ess_bulk >= ESS_LIMIT:
+        found.append(
+            f"few effective draws ({least.ess_bulk:.0f} < {ESS_LIMIT:.0f} for {least.name}): raise draws"
+        )
+    if posterior.latents.shape[0] < 4:
+        found.append(f"{posterior.latents.shape[0]} chain(s): use at least 4 to judge convergence")
+    if divergent > DIVERGENT_LIMIT:
+        found.append(f"{divergent:.1%} of draws diverged: raise target_acceptance")
+    return tuple(found)
+
+
+def warn_if_untrusted(posterior: Any) -> None:
+    """One warning, in words, if the run should not be trusted as it is."""
+    report = convergence_report(posterior)
+    serious = [p for p in report.problems if "chain(s)" not in p]
+    if serious:
+        warnings.warn(
+            f"This posterior may not be trusted: {'; '.join(serious)}. See post.diagnostics().",
+            ConvergenceWarning,
+            stacklevel=4,
+        )

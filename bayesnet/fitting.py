@@ -1,0 +1,122 @@
+"""`fit`: a prior, a table and a method in; a posterior in user units out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+from bayesnet import devices
+from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._types import ArrayLike, Key, as_key
+from bayesnet.data import Data, Scaling, check_table, make_data
+from bayesnet.defaults import resolve_prior
+from bayesnet.diagnostics.convergence import warn_if_untrusted
+from bayesnet.inference import Inference, resolve_inference
+from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.posterior import FunctionDraws
+
+
+def fit(
+    prior: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    target: Any = None,
+    likelihood: Any = None,
+    inference: str | Inference = "hmc",
+    y_var: ArrayLike | None = None,
+    seed: int | Key = 0,
+    init: FunctionDraws | None = None,
+    scaling: Scaling | None = None,
+    device: str | jax.Device = "auto",
+    progress: bool | None = None,
+    warn: bool = True,
+) -> Any:
+    """Condition a prior over functions on a table.
+
+    Args:
+        prior: a prior; a bare network (then matched to `target` or to the default process);
+            or None (the default network).
+        X: inputs, n x d, in the user's units; arrays or data frames.
+        y: targets, n or n x m.
+        target: a process to which the prior's weights are matched first.
+        likelihood: `bn.GaussianLikelihood()` (noise learned) if None.
+        inference: "hmc", "nuts", or a method such as `bn.HMC(chains=4)`.
+        y_var: known noise variance of each target (units of y, squared), n or n x m.
+        seed: an integer or a JAX key; the same seed gives the same posterior.
+        init: an earlier posterior from whose chains to go on.
+        scaling: the coordinate map; from the data (mean 0, sd 1) if None.
+        device: "auto", "cpu", "gpu", "gpu:1".
+        progress: show a progress bar; if None, where the output is a terminal.
+        warn: warn, in words, if the run should not be trusted.
+
+    Returns:
+        The posterior: `predict`, `diagnostics`, `to_arviz`, `save`.
+
+    Raises:
+        InputError: unusable data, unknown names, dimensions that do not agree.
+        UnsupportedError: a method that cannot condition this prior.
+    """
+    method = resolve_inference(inference)
+    likelihood = GaussianLikelihood() if likelihood is None else likelihood
+    if not hasattr(likelihood, "bind"):
+        raise InputError(
+            f"likelihood must be a likelihood such as bn.GaussianLikelihood(), got {likelihood!r}."
+        )
+    with devices.using(device):
+        data = _table(prior, target, likelihood, X, y, y_var, scaling)
+        prior = resolve_prior(prior, target, data)
+        if not method.supports(prior, likelihood):
+            # The method's own check names what fits instead.
+            method.fit(prior, likelihood, data, key=as_key(seed))
+            raise UnsupportedError(f"{method} cannot condition {type(prior).__name__}.")
+        with _progress_bar(progress) as report:
+            posterior = method.fit(
+                prior, likelihood, data, key=as_key(seed), init=init, progress=report
+            )
+        if warn:
+            warn_if_untrusted(posterior)
+    return posterior
+
+
+def _table(
+    prior: Any,
+    target: Any,
+    likelihood: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    y_var: ArrayLike | None,
+    scaling: Scaling | None,
+) -> Data:
+    x_matrix, y_matrix, variance = check_table(X, y, y_var)
+    units = getattr(prior, "units", None) or getattr(target, "units", "scaled")
+    if scaling is None and units == "data":
+        scaling = Scaling.identity(x_matrix.shape[1], y_matrix.shape[1])
+    if scaling is None:
+        scaling = Scaling.from_data(x_matrix, y_matrix, scale_y=likelihood.scales_targets)
+    return make_data(x_matrix, y_matrix, variance, scaling)
+
+
+@contextmanager
+def _progress_bar(show: bool | None) -> Iterator[Any]:
+    if show is None:
+        show = sys.stderr.isatty()
+    if not show:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=total)
+            bar.update(tasks[phase], completed=done)
+
+        yield report

@@ -1,0 +1,32 @@
+"""Inference methods: each a way of conditioning a prior on data, one a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bayesnet._errors import InputError, unknown_name
+from bayesnet.inference.base import Inference
+from bayesnet.inference.hmc import HMC
+from bayesnet.inference.nuts import NUTS
+
+__all__ = ["HMC", "NUTS", "PRESETS", "Inference", "resolve_inference"]
+
+PRESETS: dict[str, Callable[[], Any]] = {"hmc": HMC, "nuts": NUTS}
+
+
+def resolve_inference(inference: str | Inference) -> Any:
+    """The method that a preset's name means; a method passes through.
+
+    Raises `InputError` for an unknown name.
+    """
+    if isinstance(inference, str):
+        if inference not in PRESETS:
+            raise unknown_name("inference method", inference, PRESETS)
+        return PRESETS[inference]()
+    if not isinstance(inference, Inference):
+        raise InputError(
+            f"inference must be a name ({', '.join(sorted(PRESETS))}) or a method such as bn.HMC(), "
+            f"got {type(inference).__name__}."
+        )
+    return inference

@@ -1,0 +1,128 @@
+"""What HMC and NUTS share: the state of a chain, its warm-up, and its draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesnet._types import Array, Key, PyTree
+from bayesnet.inference import _adaptation as adaptation
+from bayesnet.inference._path_length import FIRST_PATH_LENGTH, PROBE_ROWS, Jumps
+from bayesnet.inference.model import LatentModel
+
+
+class ChainState(NamedTuple):
+    """One chain: where it is, how it moves, and what it has learned about moving."""
+
+    hmc: Any
+    step_size: Array
+    inverse_mass: Array
+    path_length: Array
+    adapting: adaptation.Adaptation
+    jumps: Jumps
+    # A warm start keeps its mass and path length; only the step size is tuned again.
+    cold: Array
+
+
+@dataclass(frozen=True)
+class HamiltonianChain:
+    """A `ChainSampler`; `transition` is what distinguishes its subclasses."""
+
+    target_acceptance: float
+    max_steps: int
+
+    def transition(
+        self, model: LatentModel, state: ChainState, key: Key, step_size: Array, path_length: Array
+    ) -> tuple[Any, Any]:
+        """One Metropolis-adjusted move: the new blackjax state and its info."""
+        raise NotImplementedError
+
+    def init(self, model: LatentModel, z: Array, warm_start: PyTree | None) -> ChainState:
+        """A chain at latents `z`, tuned as `warm_start` was."""
+        hmc = blackjax.hmc.init(z, model.log_density)
+        probe = jnp.zeros(self._probe(model, z).shape, z.dtype)
+        if warm_start is None:
+            step = jnp.asarray(adaptation.FIRST_STEP_SIZE, z.dtype)
+            inverse_mass = jnp.ones_like(z)
+            path = jnp.asarray(FIRST_PATH_LENGTH, z.dtype)
+        else:
+            step, inverse_mass = warm_start.step_size, warm_start.inverse_mass
+            path = warm_start.path_length
+        return ChainState(
+            hmc=hmc,
+            step_size=step,
+            inverse_mass=inverse_mass,
+            path_length=path,
+            adapting=adaptation.start(z.shape[0], step, inverse_mass, self.target_acceptance),
+            jumps=Jumps.start(probe),
+            cold=jnp.asarray(warm_start is None),
+        )
+
+    def warm(
+        self, model: LatentModel, state: ChainState, key: Key, t: Array, total: int
+    ) -> ChainState:
+        """Move, then tune the step size and (from cold) the mass and the path length."""
+        tuning = state.cold & (t >= total // 2)
+        path = jnp.where(tuning, state.jumps.candidate(t), state.path_length)
+        step_size = adaptation.current_step_size(state.adapting)
+        hmc, info = self.transition(model, state, key, step_size, path)
+        adapting = adaptation.update(
+            state.adapting,
+            hmc.position,
+            info.acceptance_rate,
+            t,
+            total,
+            self.target_acceptance,
+            adapt_mass=state.cold,
+        )
+        jumps = jax.lax.cond(
+            tuning,
+            lambda: state.jumps.record(
+                t,
+                self._probe(model, state.hmc.position),
+                self._probe(model, hmc.position),
+                info.num_integration_steps,
+            ),
+            lambda: state.jumps,
+        )
+        return state._replace(
+            hmc=hmc,
+            step_size=adaptation.final_step_size(adapting),
+            inverse_mass=adapting.inverse_mass,
+            adapting=adapting,
+            jumps=jumps,
+        )
+
+    def pool(self, model: LatentModel, states: list[ChainState]) -> list[ChainState]:
+        """One path length for all chains, from the jumps of all of them."""
+        if not bool(np.asarray(states[0].cold)):
+            return states
+        path = Jumps.best([state.jumps for state in states], model.likelihood.latent_size)
+        dtype = states[0].path_length.dtype
+        return [state._replace(path_length=jnp.asarray(path, dtype)) for state in states]
+
+    def step(self, model: LatentModel, state: ChainState, key: Key) -> tuple[ChainState, PyTree]:
+        """One draw at the tuned settings."""
+        hmc, info = self.transition(model, state, key, state.step_size, state.path_length)
+        stats = {
+            "acceptance_rate": info.acceptance_rate,
+            "divergent": info.is_divergent.astype(jnp.int32),
+            "num_gradients": jnp.asarray(info.num_integration_steps, jnp.int32),
+            "log_density": hmc.logdensity,
+        }
+        return state._replace(hmc=hmc), stats
+
+    def position(self, state: ChainState) -> Array:
+        """The latents of a state."""
+        return state.hmc.position
+
+    def _probe(self, model: LatentModel, z: Array) -> Array:
+        """Function values at a few training rows, and the noise latents: what users look at."""
+        z_prior, z_noise = model.split(z)
+        values = model.prior.apply(z_prior, model.rows.x[:PROBE_ROWS])
+        return jnp.concatenate([jnp.ravel(values), z_noise])

@@ -1,0 +1,249 @@
+"""The only sampling loop: chains, warm-up, thinning, progress, interruption, warm starts.
+
+A sampler is a frozen dataclass with `init`, `warm` and `step` for one chain; the loop runs a
+fixed-size chunk of steps as one compiled program per chain, so that progress is shown and
+Ctrl-C is answered between chunks without tracing again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesnet import devices
+from bayesnet._types import Array, Key, PyTree
+from bayesnet.inference.model import LatentModel
+
+# Steps in one compiled chunk; also the resolution of progress and interruption.
+CHUNK = 25
+
+Progress = Callable[[str, int, int], None]
+
+
+class ChainSampler(Protocol):
+    """One Markov chain: state in, state out. Hashable, so that programs are cached on it."""
+
+    def init(self, model: LatentModel, z: Array, warm_start: PyTree | None) -> PyTree:
+        """The state of a chain that starts at latents `z` (p,)."""
+        ...
+
+    def warm(self, model: LatentModel, state: PyTree, key: Key, t: Array, total: int) -> PyTree:
+        """Warm-up step `t` of `total`: returns the new state."""
+        ...
+
+    def pool(self, model: LatentModel, states: list[PyTree]) -> list[PyTree]:
+        """Settle the tuning between chains at the end of the warm-up."""
+        ...
+
+    def step(self, model: LatentModel, state: PyTree, key: Key) -> tuple[PyTree, PyTree]:
+        """One step: the new state, and a dict of scalars about it."""
+        ...
+
+    def position(self, state: PyTree) -> Array:
+        """The latents (p,) in a state."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What the loop returns.
+
+    `latents` (c, s, p); `stats` name -> (c, s); `states` the last state of each chain, from
+    which a later run starts warm; `seconds` by phase, compilation included.
+    """
+
+    latents: np.ndarray
+    stats: dict[str, np.ndarray]
+    states: list[PyTree]
+    seconds: dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def run_chains(
+    sampler: ChainSampler,
+    model: LatentModel,
+    *,
+    key: Key,
+    chains: int,
+    warmup: int,
+    draws: int,
+    thin: int = 1,
+    start: Array | None = None,
+    warm_states: list[PyTree] | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Run `chains` chains of `warmup` steps and `draws` kept draws, `thin` steps apart.
+
+    Args:
+        start: latents (c, p) at which chains start; prior draws if None.
+        warm_states: last states of an earlier run of the same model: chains go on from there.
+        progress: called with (phase, steps done, steps in all) after each chunk.
+
+    Ctrl-C during sampling keeps what was drawn so far (`interrupted=True`); during the
+    warm-up, where there is nothing to keep yet, it propagates.
+    """
+    report = progress or (lambda phase, done, total: None)
+    layout = devices.chain_layout()
+    key_start, key_warm, key_draw = jax.random.split(key, 3)
+    if start is None:
+        start = jax.random.normal(key_start, (chains, model.size), model.rows.y.dtype)
+    states = _start(sampler, model, start, warm_states)
+
+    began = time.perf_counter()
+    keys = jax.random.split(key_warm, chains)
+    for done in range(0, warmup, CHUNK):
+        count = min(CHUNK, warmup - done)
+
+        def warm_one(state: PyTree, k: Key, done: int = done, count: int = count) -> PyTree:
+            return _warm_chunk(sampler, warmup, model, state, k, done, count)
+
+        states = _each_chain(warm_one, states, keys, layout)
+        report("warm-up", done + count, warmup)
+    if warmup:
+        states = sampler.pool(model, states)
+    warmed = time.perf_counter()
+
+    keys = jax.random.split(key_draw, chains)
+    pieces: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
+    interrupted = False
+    try:
+        for done in range(0, draws, CHUNK):
+            count = min(CHUNK, draws - done)
+
+            def draw_one(state: PyTree, k: Key, done: int = done, count: int = count) -> PyTree:
+                return _draw_chunk(sampler, thin, model, state, k, done, count)
+
+            results = _each_chain(draw_one, states, keys, layout)
+            states = [state for state, _ in results]
+            kept = [jax.tree.map(lambda a: np.asarray(a)[:count], out) for _, out in results]
+            pieces.append(_stack(kept))
+            report("sampling", done + count, draws)
+    except KeyboardInterrupt:
+        if not pieces:
+            raise
+        interrupted = True
+    latents = np.concatenate([z for z, _ in pieces], axis=1)
+    stats = {k: np.concatenate([s[k] for _, s in pieces], axis=1) for k in pieces[0][1]}
+    seconds = {"warmup": warmed - began, "sampling": time.perf_counter() - warmed}
+    return Run(latents, stats, states, seconds, interrupted)
+
+
+def _stack(kept: list[Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    latents = np.stack([z for z, _ in kept])
+    return latents, {name: np.stack([s[name] for _, s in kept]) for name in kept[0][1]}
+
+
+def _start(
+    sampler: ChainSampler,
+    model: LatentModel,
+    start: Array,
+    warm_states: list[PyTree] | None,
+) -> list[PyTree]:
+    if warm_states is None:
+        return [_init_chain(sampler, model, z, None) for z in start]
+    pairs = [warm_states[i % len(warm_states)] for i in range(len(start))]
+    return [_init_chain(sampler, model, sampler.position(state), state) for state in pairs]
+
+
+def _each_chain(
+    work: Callable[[PyTree, Key], PyTree], states: list[PyTree], keys: Array, layout: str
+) -> list[PyTree]:
+    """`work` on every chain: from one thread a core on CPU, in one batched program elsewhere."""
+    if layout == "threads":
+
+        def one(item: tuple[PyTree, Key]) -> PyTree:
+            # Waiting inside the thread keeps at most one program a core under way.
+            return jax.block_until_ready(work(*item))
+
+        return devices.run_side_by_side(one, list(zip(states, keys, strict=True)))
+    batched = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    out = jax.block_until_ready(jax.vmap(work)(batched, keys))
+    return [jax.tree.map(lambda a, i=i: a[i], out) for i in range(len(states))]
+
+
+@eqx.filter_jit
+def _init_chain(sampler: ChainSampler, model: LatentModel, z: Array, warm: PyTree) -> PyTree:
+    return sampler.init(model, z, warm)
+
+
+def _warm_chunk(
+    sampler: ChainSampler,
+    total: int,
+    model: LatentModel,
+    state: PyTree,
+    key: Key,
+    done: int,
+    count: int,
+) -> PyTree:
+    return _warm_program(sampler, total, model, state, key, jnp.asarray(done), jnp.asarray(count))
+
+
+def _draw_chunk(
+    sampler: ChainSampler,
+    thin: int,
+    model: LatentModel,
+    state: PyTree,
+    key: Key,
+    done: int,
+    count: int,
+) -> PyTree:
+    return _draw_program(sampler, thin, model, state, key, jnp.asarray(done), jnp.asarray(count))
+
+
+@eqx.filter_jit
+def _warm_program(
+    sampler: ChainSampler,
+    total: int,
+    model: LatentModel,
+    state: PyTree,
+    key: Key,
+    done: Array,
+    count: Array,
+) -> PyTree:
+    def body(i: Array, state: PyTree) -> PyTree:
+        t = done + i
+        return sampler.warm(model, state, jax.random.fold_in(key, t), t, total)
+
+    return jax.lax.fori_loop(0, count, body, state)
+
+
+@eqx.filter_jit
+def _draw_program(
+    sampler: ChainSampler,
+    thin: int,
+    model: LatentModel,
+    state: PyTree,
+    key: Key,
+    done: Array,
+    count: Array,
+) -> tuple[PyTree, PyTree]:
+    """`count` draws (at most CHUNK) of `thin` steps each; rows beyond `count` repeat the last."""
+
+    def draw(state: PyTree, i: Array) -> tuple[PyTree, PyTree]:
+        keys = jax.random.split(jax.random.fold_in(key, done + i), thin)
+        state, stats = jax.lax.scan(lambda s, k: sampler.step(model, s, k), state, keys)
+        # Of the steps between two draws: the mean of rates, the sum of counts, the last of levels.
+        return state, {name: _over_thinned(name, a) for name, a in stats.items()}
+
+    def body(state: PyTree, i: Array) -> tuple[PyTree, PyTree]:
+        shapes = jax.eval_shape(draw, state, i)[1]
+        idle = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        state, stats = jax.lax.cond(i < count, lambda: draw(state, i), lambda: (state, idle))
+        return state, (sampler.position(state), stats)
+
+    return jax.lax.scan(body, state, jnp.arange(CHUNK))
+
+
+def _over_thinned(name: str, values: Array) -> Array:
+    if name == "acceptance_rate":
+        return jnp.mean(values)
+    if name in ("divergent", "num_gradients"):
+        return jnp.sum(values)
+    return values[-1]

@@ -1,0 +1,160 @@
+"""Gaussian observation noise: known, learned, or known row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import log_ndtr, ndtr, ndtri
+
+from bayesnet._errors import InputError
+from bayesnet._types import Array, Float
+from bayesnet.data import Rows, Scaling
+from bayesnet.priors.laws import LogNormal, check_positive_law
+
+# The law of a learned noise level, as a fraction of the standard deviation of y: median 0.14,
+# 90 % between 0.026 and 0.70.
+DEFAULT_NOISE = LogNormal(-2.0, 1.0)
+_LOG_2PI = float(np.log(2 * np.pi))
+
+
+@dataclass(frozen=True)
+class GaussianLikelihood:
+    """`y = f(x) + noise`, the noise Gaussian and independent between rows and outputs.
+
+    Args:
+        noise_std: a number (known, in the units of y), a law (learned, in the units of y), or
+            None: learned under a log-normal law relative to the spread of y - or, where
+            per-row variances `y_var` are given to `fit`, just those.
+
+    With both `noise_std` and `y_var` the variances add. Learned noise has one level for each
+    output. Raises `InputError` for a number that is not positive.
+    """
+
+    noise_std: Any = None
+    scales_targets = True
+
+    def __post_init__(self) -> None:
+        if self.noise_std is None:
+            return
+        value = check_positive_law(self.noise_std, "noise_std")
+        if isinstance(value, tuple):
+            raise InputError(f"noise_std must be one number or law, got {len(value)} values.")
+        if hasattr(value, "sample") and not isinstance(value, LogNormal):
+            raise InputError(
+                "The law of noise_std must be a bn.LogNormal (a transport of a latent)."
+            )
+        object.__setattr__(self, "noise_std", value)
+
+    def bind(self, scaling: Scaling, rows: Rows) -> BoundGaussian:
+        """The noise model in scaled coordinates."""
+        m = rows.y.shape[1]
+        dtype = rows.y.dtype
+        law = self.noise_std
+        if law is None and rows.y_var is not None:
+            row_mean = jnp.mean(rows.y_var, axis=0, where=rows.mask[:, None])
+            return BoundGaussian(None, None, row_mean, learned=False)
+        row_mean = None
+        if rows.y_var is not None:
+            row_mean = jnp.mean(rows.y_var, axis=0, where=rows.mask[:, None])
+        shift = np.log(scaling.y_scale)
+        if law is None:
+            law, shift = DEFAULT_NOISE, np.zeros(m)
+        if isinstance(law, LogNormal):
+            loc = jnp.asarray(law.loc - shift, dtype)
+            return BoundGaussian(loc, jnp.full(m, law.scale, dtype), row_mean, learned=True)
+        loc = jnp.asarray(np.log(law) - shift, dtype)
+        return BoundGaussian(loc, None, row_mean, learned=False)
+
+
+class BoundGaussian(eqx.Module):
+    """Gaussian noise in scaled coordinates.
+
+    `log_loc`, `log_scale` (m,): the noise level is `exp(log_loc + log_scale * z)` if learned,
+    `exp(log_loc)` if known, none if `log_loc` is None (then rows bring their own variances).
+    `row_var` (m,): the mean variance of the training rows, used for new rows without one.
+    """
+
+    log_loc: Float[Array, " m"] | None
+    log_scale: Float[Array, " m"] | None
+    row_var: Float[Array, " m"] | None
+    learned: bool = eqx.field(static=True)
+
+    @property
+    def latent_size(self) -> int:
+        return self.log_loc.shape[0] if self.learned else 0
+
+    def _log_std(self, z: Any, xp: Any) -> Any:
+        if self.learned:
+            return xp.asarray(self.log_loc) + xp.asarray(self.log_scale) * z
+        return xp.asarray(self.log_loc)
+
+    def log_prob(
+        self, z: Float[Array, " k"], f: Float[Array, "n m"], rows: Rows
+    ) -> Float[Array, " n"]:
+        residual = rows.y - f
+        if rows.y_var is None:
+            log_std = self._log_std(z, jnp)
+            terms = -0.5 * (residual * jnp.exp(-log_std)) ** 2 - log_std - 0.5 * _LOG_2PI
+        else:
+            variance = rows.y_var
+            if self.log_loc is not None:
+                variance = variance + jnp.exp(2 * self._log_std(z, jnp))
+            terms = -0.5 * residual**2 / variance - 0.5 * jnp.log(variance) - 0.5 * _LOG_2PI
+        return jnp.sum(terms, axis=-1)
+
+    def conditional(self, z: np.ndarray, f: np.ndarray, y_var: np.ndarray | None) -> Normal:
+        f = np.asarray(f, np.float64)
+        variance = np.zeros((1, 1, f.shape[-1]))
+        if self.log_loc is not None:
+            log_std = np.asarray(self._log_std(np.asarray(z, np.float64), np), np.float64)
+            variance = np.exp(2 * np.broadcast_to(log_std, (f.shape[0], f.shape[-1])))[:, None, :]
+        if y_var is not None:
+            variance = variance + y_var
+        elif self.row_var is not None:
+            variance = variance + np.asarray(self.row_var, np.float64)
+        return Normal(f, np.sqrt(variance))
+
+    def summary(self, z: np.ndarray) -> dict[str, np.ndarray]:
+        if not self.learned:
+            return {}
+        return {"noise_std": np.exp(np.asarray(self._log_std(np.asarray(z, np.float64), np)))}
+
+
+@dataclass(frozen=True, eq=False)
+class Normal:
+    """`N(loc, scale^2)` for each draw, point and output: loc (s, n, m), scale broadcastable."""
+
+    loc: np.ndarray
+    scale: np.ndarray
+
+    def affine(self, loc: np.ndarray, scale: np.ndarray) -> Normal:
+        """The law of `loc + scale * y`."""
+        return Normal(self.loc * scale + loc, self.scale * scale)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.loc
+
+    @property
+    def variance(self) -> np.ndarray:
+        return np.broadcast_to(self.scale**2, self.loc.shape)
+
+    def log_prob(self, y: np.ndarray) -> np.ndarray:
+        return -0.5 * ((y - self.loc) / self.scale) ** 2 - np.log(self.scale) - 0.5 * _LOG_2PI
+
+    def cdf(self, y: np.ndarray) -> np.ndarray:
+        return ndtr((y - self.loc) / self.scale)
+
+    def log_cdf(self, y: np.ndarray) -> np.ndarray:
+        return log_ndtr((y - self.loc) / self.scale)
+
+    def quantile(self, q: float) -> np.ndarray:
+        return self.loc + self.scale * ndtri(q)
+
+    def sample(self, rng: np.random.Generator, draw: np.ndarray) -> np.ndarray:
+        scale = np.broadcast_to(self.scale, self.loc.shape)[draw]
+        return self.loc[draw] + scale * rng.standard_normal(scale.shape)

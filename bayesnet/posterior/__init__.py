@@ -1,0 +1,6 @@
+"""Posteriors and their predictions, in the units of the user."""
+
+from bayesnet.posterior.draws import FunctionDraws
+from bayesnet.posterior.prediction import Prediction
+
+__all__ = ["FunctionDraws", "Prediction"]

@@ -1,0 +1,132 @@
+"""A posterior held as draws of the latents: a stack of functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesnet._errors import InputError
+from bayesnet._types import Array, ArrayLike, Float
+from bayesnet.data import Data, as_matrix, bucket_size, pad_rows
+from bayesnet.posterior.prediction import Prediction
+
+# Rows evaluated by one call of the compiled program; larger requests are cut into such blocks.
+BLOCK = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionDraws:
+    """Posterior draws of the latents of a network prior.
+
+    `latents` (c chains, s draws, p): the prior's latents, then those of the likelihood.
+    `stats` name -> (c, s), what the sampler said of each draw; `states` the sampler's last
+    states (for warm starts; not saved); `data` the training table in scaled coordinates.
+    """
+
+    prior: Any
+    likelihood: Any
+    data: Data
+    latents: np.ndarray
+    stats: dict[str, np.ndarray] = field(default_factory=dict)
+    method: Any = None
+    states: tuple[Any, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def num_draws(self) -> int:
+        """s, over all chains."""
+        return self.latents.shape[0] * self.latents.shape[1]
+
+    @cached_property
+    def bound(self) -> Any:
+        """The likelihood in scaled coordinates."""
+        return self.likelihood.bind(self.data.scaling, self.data.rows)
+
+    def split(self) -> tuple[np.ndarray, np.ndarray]:
+        """Latents of the prior (s, p) and of the likelihood (s, k), chains put end to end."""
+        flat = self.latents.reshape(-1, self.latents.shape[-1])
+        p = self.prior.latent_size
+        return flat[:, :p], flat[:, p:]
+
+    def functions(self, x: Float[Array, "n d"]) -> Float[Array, "s n m"]:
+        """Every draw's function at `x`, both in user units; consistent and differentiable in x.
+
+        The same draws at every call. Traceable by JAX; float32 (float64 if `x` is). For
+        plain predictions use `predict`, which handles any number of rows.
+        """
+        scaling = self.data.scaling
+        x = jnp.asarray(x)
+        scaled = (x - scaling.x_loc.astype(x.dtype)) / scaling.x_scale.astype(x.dtype)
+        z, _ = self.split()
+        f = evaluate(self.prior, jnp.asarray(z, x.dtype), scaled)
+        return f * scaling.y_scale.astype(x.dtype) + scaling.y_loc.astype(x.dtype)
+
+    def scaled_functions(self, x: np.ndarray) -> np.ndarray:
+        """Function values (s, n, m) in scaled coordinates at scaled inputs (n, d), by blocks."""
+        z = jnp.asarray(self.split()[0])
+        blocks = [
+            np.asarray(evaluate(self.prior, z, jnp.asarray(rows, z.dtype)))[:, :count]
+            for rows, count in _blocks(x)
+        ]
+        return np.concatenate(blocks, axis=1)
+
+    def predict(self, x: ArrayLike, y_var: ArrayLike | None = None) -> Prediction:
+        """The predictive law at `x` (n, d), in the units of y.
+
+        Args:
+            x: inputs in user units, n x d.
+            y_var: known noise variances of the new rows (n, m), for a model fitted with
+                per-row variances; the mean of the training variances if None.
+
+        Raises `InputError` for the wrong number of columns, NaN, or no rows.
+        """
+        matrix = as_matrix(x, "X", columns=self.data.in_dim)
+        scaling = self.data.scaling
+        f = self.scaled_functions(scaling.x_in(matrix))
+        if y_var is not None:
+            variance = as_matrix(y_var, "y_var")
+            if variance.shape != f.shape[1:]:
+                raise InputError(f"y_var must have shape {f.shape[1:]}, got {variance.shape}.")
+            y_var = variance / scaling.y_scale**2
+        components = self.bound.conditional(self.split()[1], f, y_var)
+        components = components.affine(scaling.y_loc, scaling.y_scale)
+        return Prediction(components, scaling.y_out(f.astype(np.float64)))
+
+    def diagnostics(self) -> Any:
+        """The convergence report: R-hat and effective sample sizes of function values."""
+        from bayesnet.diagnostics.convergence import convergence_report
+
+        return convergence_report(self)
+
+    def to_arviz(self) -> Any:
+        """An arviz `InferenceData` with function values, noise levels and sample statistics."""
+        from bayesnet.diagnostics.arviz_export import to_arviz
+
+        return to_arviz(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write this posterior to one file (safetensors with a checksum; never a pickle)."""
+        from bayesnet.posterior.saving import save
+
+        save(self, path)
+
+
+def _blocks(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    for start in range(0, len(x), BLOCK):
+        rows = x[start : start + BLOCK]
+        yield pad_rows(rows, bucket_size(len(rows))), len(rows)
+
+
+@eqx.filter_jit
+def evaluate(prior: Any, z: Float[Array, "s p"], x: Float[Array, "n d"]) -> Float[Array, "s n m"]:
+    """`prior.apply` for every draw, a batch of draws at a time."""
+    return jax.lax.map(lambda zi: prior.apply(zi, x), z, batch_size=32)

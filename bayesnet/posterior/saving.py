@@ -1,0 +1,186 @@
+"""Saving and loading: safetensors with a JSON description and a checksum, never a pickle.
+
+An object is described as JSON built only from plain values, arrays (stored as tensors) and
+instances of the classes in `CLASSES`; loading rebuilds just those, so that a file cannot run
+code. A network of another library is stored as its fingerprint and passed back to `load`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from bayesnet._errors import FileFormatError, InputError, UnsupportedError
+from bayesnet.networks import ForeignNetwork, as_network
+from bayesnet.priors.weights import Layout
+
+FORMAT = "bayesnet"
+VERSION = 1
+
+# The classes that a file may hold, by the name under which they are stored.
+CLASSES = {
+    "FunctionDraws": "bayesnet.posterior.draws",
+    "NetworkPrior": "bayesnet.priors.network",
+    "Gaussian": "bayesnet.priors.weights.gaussian",
+    "MLP": "bayesnet.networks.mlp",
+    "GaussianLikelihood": "bayesnet.likelihoods.gaussian",
+    "LogNormal": "bayesnet.priors.laws",
+    "Data": "bayesnet.data",
+    "Rows": "bayesnet.data",
+    "Scaling": "bayesnet.data",
+    "HMC": "bayesnet.inference.hmc",
+    "NUTS": "bayesnet.inference.nuts",
+}
+# Sampler states belong to one process; a loaded posterior starts warm from its draws instead.
+SKIPPED = {"FunctionDraws": ("states",)}
+
+
+def save(obj: Any, path: str | Path) -> None:
+    """Write `obj` to `path`, atomically (a crash leaves the old file, not half a new one).
+
+    Raises `UnsupportedError` if it holds something that cannot be described without a pickle.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    description = json.dumps(_describe(obj, "root", tensors), sort_keys=True)
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "description": description,
+        "sha256": _checksum(description, tensors),
+    }
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(to_bytes(tensors, metadata=metadata))
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(path: str | Path, network: Any = None) -> Any:
+    """The object saved at `path`.
+
+    Args:
+        network: the equinox or flax module or (init, apply) pair, if the posterior was fitted
+            with one; it must have the parameters that were saved.
+
+    Raises `FileFormatError` for a file that is truncated, edited, of another version, or not
+    ours, and `InputError` for a missing or different network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"No file at {path}.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise FileFormatError(f"{path} is not a whole bayesnet file: {error}.") from error
+    if metadata.get("format") != FORMAT:
+        raise FileFormatError(f"{path} is a safetensors file, but not one that bayesnet wrote.")
+    if metadata.get("version") != str(VERSION):
+        raise FileFormatError(
+            f"{path} has format version {metadata.get('version')}; this bayesnet reads {VERSION}."
+        )
+    description = metadata.get("description", "")
+    if _checksum(description, tensors) != metadata.get("sha256"):
+        raise FileFormatError(f"{path} does not match its checksum: it was altered after saving.")
+    return _rebuild(json.loads(description), tensors, network)
+
+
+def _checksum(description: str, tensors: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(description.encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name}|{array.dtype}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _describe(value: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (np.integer, np.floating)):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        tensors[name] = np.ascontiguousarray(value)
+        return {"numpy": name}
+    if isinstance(value, jax.Array):
+        tensors[name] = np.asarray(value)
+        return {"jax": name}
+    if isinstance(value, (tuple, list)):
+        return {"tuple": [_describe(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]}
+    if isinstance(value, dict):
+        return {"dict": {k: _describe(v, f"{name}.{k}", tensors) for k, v in value.items()}}
+    if isinstance(value, ForeignNetwork):
+        return {"network": value.kind}
+    if isinstance(value, Layout):
+        # Rebuilt from the network; kept as the fingerprint that a foreign one must match.
+        return {"layout": {"tree": str(value.treedef), "shapes": [list(s) for s in value.shapes]}}
+    kind = type(value).__name__
+    if kind not in CLASSES or type(value).__module__ != CLASSES[kind]:
+        raise UnsupportedError(
+            f"Cannot save {type(value).__module__}.{kind} without a pickle. Saved are posteriors of "
+            "bayesnet's own priors, likelihoods and methods, and networks of any library."
+        )
+    fields = [f.name for f in dataclasses.fields(value) if f.name not in SKIPPED.get(kind, ())]
+    content = {f: _describe(getattr(value, f), f"{name}.{f}", tensors) for f in fields}
+    return {"class": kind, "fields": content}
+
+
+def _rebuild(node: Any, tensors: dict[str, np.ndarray], network: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    if "numpy" in node:
+        return tensors[node["numpy"]]
+    if "jax" in node:
+        return jnp.asarray(tensors[node["jax"]])
+    if "tuple" in node:
+        return tuple(_rebuild(v, tensors, network) for v in node["tuple"])
+    if "dict" in node:
+        return {k: _rebuild(v, tensors, network) for k, v in node["dict"].items()}
+    if "network" in node:
+        if network is None:
+            raise InputError(
+                f"This posterior was fitted with a network of {node['network']}: pass it again, as in "
+                "bn.load(path, network=module)."
+            )
+        return as_network(network)
+    if node["class"] == "NetworkPrior":
+        return _rebuild_network_prior(node["fields"], tensors, network)
+    cls = getattr(importlib.import_module(CLASSES[node["class"]]), node["class"])
+    fields = {k: _rebuild(v, tensors, network) for k, v in node["fields"].items()}
+    return cls(**fields)
+
+
+def _rebuild_network_prior(fields: dict[str, Any], tensors: dict[str, Any], network: Any) -> Any:
+    """The network first: the layout of the latents follows from it, and must be the saved one."""
+    from bayesnet.priors.network import NetworkPrior
+
+    net = _rebuild(fields["network"], tensors, network)
+    in_dim, out_dim = fields["in_dim"], fields["out_dim"]
+    layout = Layout(net.param_shapes(in_dim, out_dim))
+    law = fields["law"]
+    saved = law["fields"]["layout"]["layout"]
+    if saved != {"tree": str(layout.treedef), "shapes": [list(s) for s in layout.shapes]}:
+        raise InputError(
+            f"The network has other parameters than the saved one: expected shapes {saved['shapes']}, "
+            f"got {[list(s) for s in layout.shapes]}."
+        )
+    cls = getattr(importlib.import_module(CLASSES[law["class"]]), law["class"])
+    rest = {k: _rebuild(v, tensors, network) for k, v in law["fields"].items() if k != "layout"}
+    return NetworkPrior(net, cls(**rest, layout=layout), in_dim, out_dim, fields["units"])
