@@ -175,7 +175,8 @@ def _check(
 ) -> Distance:
     if not isinstance(prior, NetworkPrior):
         raise InputError(
-            f"match_prior tunes a bn.NetworkPrior, got {type(prior).__name__}; the target comes second."
+            f"match_prior tunes a bn.NetworkPrior, got {type(prior).__name__} (the target comes "
+            "second)."
         )
     if not jax.tree.leaves(eqx.filter(prior.law, eqx.is_inexact_array)):
         raise InputError(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bayesnet.priors.matching.points import PointLaw
+from bayesnet.priors.matching.report import MatchReport, match_report
 from bayesnet.priors.network import NetworkPrior
 
 
@@ -38,11 +39,9 @@ class MatchResult:
     inputs: PointLaw = field(repr=False)
     before: NetworkPrior = field(repr=False)
 
-    def report(self, *, num_draws: int = 1000, num_regions: int = 6, seed: int = 0) -> Any:
+    def report(self, *, num_draws: int = 1000, num_regions: int = 6, seed: int = 0) -> MatchReport:
         """The neutral measures of the match, overall and by region; print the result.
 
-        A `bayesnet.diagnostics.neutral.MatchReport`.
+        A `MatchReport` (see `bayesnet.priors.matching.report`).
         """
-        from bayesnet.diagnostics.neutral import match_report
-
         return match_report(self, num_draws=num_draws, num_regions=num_regions, seed=seed)

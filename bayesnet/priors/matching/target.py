@@ -46,8 +46,8 @@ def check_target(prior: Any, target: Any, key: Key, x: Float[Array, "n d"]) -> N
     expected = (2, len(x), prior.out_dim)
     if draws.ndim == 3 and draws.shape[:2] == expected[:2] and draws.shape != expected:
         raise InputError(
-            f"The target has {draws.shape[2]} output(s), the network prior has {prior.out_dim}: set "
-            "out_dim= to the same number on both."
+            f"The target has {draws.shape[2]} output(s), the network prior has {prior.out_dim}: "
+            "set out_dim= to the same number on both."
         )
     if draws.shape != expected:
         raise InputError(
