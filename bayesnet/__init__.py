@@ -35,6 +35,7 @@ _NAMES = {
     "Prediction": "posterior",
     "load": "posterior.saving",
     "fit": "fitting",
+    "BNNRegressor": "estimators",
 }
 _ROOMS = (
     "bo",

@@ -1,0 +1,152 @@
+"""scikit-learn's own conformance checks, and what they do not look at."""
+
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
+from sklearn.utils import estimator_checks
+
+import bayesnet as bn
+
+pytestmark = pytest.mark.filterwarnings("ignore::bayesnet.ConvergenceWarning")
+
+TINY = bn.HMC(chains=2, warmup=50, draws=50, max_steps=16)
+
+# Cheap checks over data in awkward forms, fitted-ness and cloning; the slow suite runs all.
+QUICK = (
+    "check_no_attributes_set_in_init",
+    "check_parameters_default_constructible",
+    "check_get_params_invariance",
+    "check_estimators_unfitted",
+    "check_estimators_nan_inf",
+    "check_n_features_in",
+    "check_fit1d",
+    "check_complex_data",
+    "check_estimators_empty_data_messages",
+)
+
+
+def unmatched(in_dim: int, out_dim: int) -> bn.NetworkPrior:
+    """A prior that needs no matching: quick, and of any dimension."""
+    return bn.NetworkPrior(bn.MLP((20,)), in_dim=in_dim, out_dim=out_dim)
+
+
+def small(**changes):
+    return bn.BNNRegressor(unmatched, TINY, **{"random_state": 0, **changes})
+
+
+def table(n=30, d=2, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d))
+    return x, 10 + 3 * np.sin(x[:, 0]) + 0.1 * rng.normal(size=n)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_scikit_learn_check(name):
+    getattr(estimator_checks, name)("BNNRegressor", small())
+
+
+@pytest.mark.slow
+def test_every_scikit_learn_check():
+    results = estimator_checks.check_estimator(small(), on_skip=None, on_fail=None)
+    failed = [(r["check_name"], r["exception"]) for r in results if r["status"] == "failed"]
+    assert failed == []
+    assert len(results) > 40
+
+
+def test_predictions_have_the_shape_of_y():
+    x, y = table()
+    fitted = small().fit(x, y)
+    mean, std = fitted.predict(x, return_std=True)
+    assert mean.shape == std.shape == (30,)
+    assert (std > 0).all()
+    quantiles = fitted.predict_quantiles(x, (0.1, 0.5, 0.9))
+    assert quantiles.shape == (30, 3)
+    assert (np.diff(quantiles, axis=1) > 0).all()
+    assert fitted.score(x, y) > 0.5
+
+    two = small().fit(x, np.stack([y, -y], axis=1))
+    assert two.predict(x).shape == (30, 2)
+    assert two.predict_quantiles(x, 0.5).shape == (30, 2, 1)
+
+
+def test_predictions_are_those_of_the_posterior_in_units_of_y():
+    x, y = table()
+    fitted = small().fit(x, y)
+    prediction = fitted.posterior_.predict(x)
+    assert np.array_equal(fitted.predict(x), prediction.mean[:, 0])
+    assert np.array_equal(fitted.predict_distribution(x).std, prediction.std)
+
+
+def test_random_state_decides_the_draws():
+    x, y = table()
+    first, again = (small().fit(x, y).predict(x) for _ in range(2))
+    other = small(random_state=1).fit(x, y).predict(x)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_clone_and_pickle():
+    x, y = table()
+    fitted = small().fit(x, y)
+    copy = pickle.loads(pickle.dumps(fitted))
+    assert np.array_equal(copy.predict(x), fitted.predict(x))
+    fresh = clone(fitted)
+    assert fresh.get_params()["inference"] == TINY
+    with pytest.raises(NotFittedError):
+        fresh.predict(x)
+
+
+def test_in_a_pipeline_the_prior_learns_its_dimension():
+    x, y = table()
+    model = make_pipeline(PolynomialFeatures(2, include_bias=False), small())
+    scores = cross_val_score(model, x, y, cv=2)
+    assert scores.shape == (2,)
+    assert np.isfinite(scores).all()
+
+
+def test_column_names_of_a_frame_are_kept_and_checked():
+    pandas = pytest.importorskip("pandas")
+    x, y = table()
+    frame = pandas.DataFrame(x, columns=["a", "b"])
+    fitted = small().fit(frame, y)
+    assert list(fitted.feature_names_in_) == ["a", "b"]
+    with pytest.raises(ValueError, match="feature names"):
+        fitted.predict(frame[["b", "a"]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"inference": "hcm"}, "Did you mean 'hmc'"), ({"device": "gpu:x"}, "number after the colon")],
+)
+def test_a_wrong_setting_is_named(changes, words):
+    settings = {"prior": unmatched, "inference": TINY, **changes}
+    with pytest.raises(bn.InputError, match=words):
+        bn.BNNRegressor(**settings).fit(*table())
+
+
+def test_without_scikit_learn_the_error_names_the_extra():
+    code = textwrap.dedent(
+        """
+        import sys
+        sys.modules["sklearn"] = None  # as if it were not installed
+        import bayesnet as bn
+        try:
+            bn.BNNRegressor
+        except bn.MissingExtraError as error:
+            print(error)
+        """
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install bayesnet[sklearn]" in out.stdout
