@@ -1,0 +1,23 @@
+"""BoTorch surrogates: posteriors of bayesnet behind BoTorch's `Model` interface.
+
+Needs torch and botorch (`pip install bayesnet[bo]`).
+"""
+
+from __future__ import annotations
+
+from bayesnet._errors import MissingExtraError
+
+try:
+    import botorch as _botorch  # noqa: F401
+except ImportError as error:
+    raise MissingExtraError(
+        "bayesnet.surrogates needs torch, gpytorch and botorch. Install them with: "
+        "pip install bayesnet[bo]"
+    ) from error
+
+from bayesnet.surrogates.bridge import Bridge, count_traces
+from bayesnet.surrogates.model import Surrogate
+from bayesnet.surrogates.posterior import DrawsPosterior
+from bayesnet.surrogates.sampler import DrawsSampler
+
+__all__ = ["Bridge", "DrawsPosterior", "DrawsSampler", "Surrogate", "count_traces"]

@@ -1,0 +1,74 @@
+"""Validation of tensors at the door of a surrogate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesnet._errors import InputError
+
+
+def check_training(train_X: Any, train_Y: Any, train_Yvar: Any) -> None:
+    """Raise `InputError` unless these are finite float tensors n x d, n x m and n x m or None."""
+    check_tensor(train_X, "train_X", "n x d")
+    check_tensor(train_Y, "train_Y", "n x m")
+    if train_Yvar is not None:
+        check_tensor(train_Yvar, "train_Yvar", "n x m")
+    for value, name in ((train_X, "train_X"), (train_Y, "train_Y"), (train_Yvar, "train_Yvar")):
+        if value is not None and value.dim() != 2:
+            hint = (
+                f"Make one column of it: {name}.unsqueeze(-1)."
+                if value.dim() < 2
+                else "Batches of training sets are not supported: fit one Surrogate for each, and "
+                "put several outcomes side by side in botorch's ModelList."
+            )
+            raise InputError(
+                f"{name} must be a matrix (two axes), got shape {tuple(value.shape)}. {hint}"
+            )
+    if train_X.shape[0] != train_Y.shape[0]:
+        raise InputError(
+            f"train_X has {train_X.shape[0]} rows but train_Y has {train_Y.shape[0]}: one row of "
+            "outcomes for each row of inputs is needed."
+        )
+    if train_X.shape[0] == 0 or train_X.shape[1] == 0 or train_Y.shape[1] == 0:
+        raise InputError(
+            f"No data: train_X {tuple(train_X.shape)}, train_Y {tuple(train_Y.shape)}."
+        )
+    if train_Yvar is not None:
+        if train_Yvar.shape != train_Y.shape:
+            raise InputError(
+                f"train_Yvar has shape {tuple(train_Yvar.shape)}, train_Y has "
+                f"{tuple(train_Y.shape)}: they must agree."
+            )
+        if not bool((train_Yvar > 0).all()):
+            raise InputError("train_Yvar holds noise variances, which must be positive.")
+
+
+def check_points(X: Any, in_dim: int) -> None:
+    """Raise `InputError` unless X is a finite float tensor batch x q x d."""
+    check_tensor(X, "X", "batch x q x d")
+    if X.dim() < 2:
+        raise InputError(
+            f"X must have shape batch x q x {in_dim}, got {tuple(X.shape)}. "
+            "For one point: X.reshape(1, -1)."
+        )
+    if X.shape[-1] != in_dim:
+        raise InputError(
+            f"X has {X.shape[-1]} columns, but the surrogate was fitted on {in_dim}: pass the "
+            "same columns in the same order."
+        )
+
+
+def check_tensor(value: Any, name: str, shape: str) -> None:
+    """Raise `InputError` unless `value` is a finite tensor of a real floating dtype."""
+    if not isinstance(value, Tensor):
+        raise InputError(
+            f"{name} must be a torch.Tensor ({shape}), got {type(value).__name__}. "
+            "Convert it: torch.as_tensor(value, dtype=torch.double)."
+        )
+    if not value.is_floating_point():
+        raise InputError(f"{name} has dtype {value.dtype}; floats are needed: {name}.double().")
+    if not bool(torch.isfinite(value).all()):
+        raise InputError(f"{name} holds NaN or infinity: drop or impute those rows first.")

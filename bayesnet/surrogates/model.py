@@ -1,0 +1,399 @@
+"""`Surrogate`: a bayesnet posterior as a BoTorch model."""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from typing import Any, Self
+
+import numpy as np
+import torch
+from botorch.models.model import Model
+from torch import Tensor
+
+from bayesnet._errors import InputError, UnsupportedError
+from bayesnet.data import Scaling, identity
+from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.posterior import FunctionDraws
+from bayesnet.surrogates.bridge import Bridge
+from bayesnet.surrogates.checks import check_points, check_training
+from bayesnet.surrogates.outcomes import OutcomeMap
+from bayesnet.surrogates.posterior import DrawsPosterior
+
+DTYPES = (torch.float32, torch.float64)
+
+
+class Surrogate(Model):
+    """A Bayesian neural network, fitted once when it is made, that BoTorch can optimize over.
+
+    Its posterior is a fixed set of function draws: the same at every call, one function over
+    all q points and t-batches, so that every acquisition function of it is a deterministic and
+    differentiable function of X.
+
+    Args:
+        train_X: n x d inputs.
+        train_Y: n x m outcomes.
+        train_Yvar: n x m known noise variances (units of train_Y, squared); learned if None.
+        prior: a prior, a bare network, or None (the default network), as for `bn.fit`.
+        inference: "hmc", "nuts", or a method such as `bn.HMC(chains=4)`.
+        input_transform: a BoTorch input transform; replaces the inner standardisation of X.
+            Its parameters are those it has or computes from train_X (bounds); none are learned.
+        outcome_transform: a BoTorch outcome transform; replaces the inner standardisation of Y.
+        likelihood: `bn.GaussianLikelihood()` if None; its `noise_std` is in the units of the
+            transformed outcomes where there is an `outcome_transform`.
+        target: a process to which the prior is matched first, as for `bn.fit`.
+        scaling: the coordinate map, from the data if None; a transform replaces its side.
+        seed: an integer or a JAX key.
+        init: an earlier `Surrogate` or posterior, from whose chains to go on.
+        dtype: torch.float32 or torch.float64, in which draws are evaluated (fitting is in
+            float32); results have the dtype of X.
+        device: where JAX fits and evaluates: "auto", "cpu", "gpu", "gpu:1".
+        warn: warn, in words, if the sampling should not be trusted.
+        max_draws: draws kept for predictions, evenly spaced over the chains; None for all.
+
+    Raises:
+        InputError: bad tensors (shapes, NaN, integers, batches), or what `bn.fit` refuses.
+    """
+
+    def __init__(
+        self,
+        train_X: Tensor,
+        train_Y: Tensor,
+        train_Yvar: Tensor | None = None,
+        prior: Any = None,
+        inference: Any = "hmc",
+        input_transform: Any = None,
+        outcome_transform: Any = None,
+        likelihood: Any = None,
+        target: Any = None,
+        scaling: Scaling | None = None,
+        seed: Any = 0,
+        init: Any = None,
+        dtype: torch.dtype = torch.float32,
+        device: Any = "auto",
+        warn: bool = True,
+        max_draws: int | None = 256,
+    ) -> None:
+        from bayesnet.fitting import fit
+
+        super().__init__()
+        check_training(train_X, train_Y, train_Yvar)
+        likelihood = GaussianLikelihood() if likelihood is None else likelihood
+        if isinstance(init, Surrogate):
+            init = init.fitted
+        X, Y, Yvar = _transformed(train_X, train_Y, train_Yvar, input_transform, outcome_transform)
+        scaling = _scaling(
+            X, Y, scaling, likelihood, prior, target, input_transform, outcome_transform
+        )
+        fitted = fit(
+            prior,
+            X,
+            Y,
+            target=target,
+            likelihood=likelihood,
+            inference=inference,
+            y_var=Yvar,
+            seed=seed,
+            init=init,
+            scaling=scaling,
+            device=device,
+            progress=False,
+            warn=warn,
+        )
+        self._config = {
+            "inference": inference,
+            "likelihood": likelihood,
+            "dtype": dtype,
+            "device": device,
+            "warn": warn,
+            "max_draws": max_draws,
+            "seed": seed,
+        }
+        self._attach(fitted, dtype, device, max_draws)
+        self._original = (train_X, train_Y, train_Yvar)
+        self._set_tables(train_X, Y)
+        if input_transform is not None:
+            self.input_transform = input_transform
+        if outcome_transform is not None:
+            self.outcome_transform = outcome_transform
+        self.eval()
+
+    @classmethod
+    def from_posterior(
+        cls,
+        posterior: FunctionDraws,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: Any = "auto",
+        max_draws: int | None = 256,
+    ) -> Self:
+        """A surrogate around a posterior of function draws that `bn.fit` has made.
+
+        Raises `UnsupportedError` for a posterior of another kind.
+        """
+        if not isinstance(posterior, FunctionDraws):
+            raise UnsupportedError(
+                "A Surrogate needs a posterior of function draws (bn.fit with hmc or nuts), got "
+                f"{type(posterior).__name__}."
+            )
+        self = cls.__new__(cls)
+        Model.__init__(self)
+        scaling = posterior.data.scaling
+        x = posterior.data.x * scaling.x_scale + scaling.x_loc
+        tables = (torch.as_tensor(x), torch.as_tensor(scaling.y_out(posterior.data.y)))
+        variance = posterior.data.rows.y_var
+        if variance is not None:
+            variance = np.asarray(variance)[: posterior.data.num_rows] * scaling.y_scale**2
+            variance = torch.as_tensor(variance)
+        self._config = {
+            "inference": posterior.method,
+            "likelihood": posterior.likelihood,
+            "dtype": dtype,
+            "device": device,
+            "warn": True,
+            "max_draws": max_draws,
+            "seed": 0,
+        }
+        self._attach(posterior, dtype, device, max_draws)
+        self._original = (*tables, variance)
+        self._set_tables(*tables)
+        return self.eval()
+
+    def _attach(
+        self, fitted: FunctionDraws, dtype: torch.dtype, device: Any, max_draws: int | None
+    ) -> None:
+        if dtype not in DTYPES:
+            raise InputError(f"dtype must be torch.float32 or torch.float64, got {dtype}.")
+        if max_draws is not None and max_draws < 1:
+            raise InputError(f"max_draws must be at least 1 or None, got {max_draws}.")
+        self.fitted = fitted
+        self.likelihood = fitted.likelihood
+        latents, noise = fitted.split()
+        keep = _evenly(len(latents), max_draws)
+        self._latents, self._noise_latents = latents[keep], noise[keep]
+        self._bridge = Bridge(fitted.prior, self._latents, dtype=dtype, device=device)
+        # Tells this model's draws from another's (see DrawsPosterior).
+        self._salt = zlib.crc32(np.ascontiguousarray(self._latents).tobytes())
+        self._outputs: tuple[int, ...] | None = None
+
+    def _set_tables(self, train_X: Tensor, Y: Tensor) -> None:
+        self.train_inputs = (train_X,)
+        targets = Y.detach()
+        self.train_targets = targets.squeeze(-1) if targets.shape[-1] == 1 else targets.mT
+
+    def set_train_data(self, inputs: Any = None, targets: Any = None, strict: bool = False) -> None:
+        """Swap the stored training tensors (BoTorch does so in `eval` and `train`); no refit."""
+        if inputs is not None:
+            self.train_inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+        if targets is not None:
+            self.train_targets = targets
+
+    @property
+    def num_outputs(self) -> int:
+        """m, the number of outcomes."""
+        return self.fitted.data.out_dim if self._outputs is None else len(self._outputs)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Empty: one model, not a batch of them."""
+        return torch.Size()
+
+    @property
+    def num_draws(self) -> int:
+        """s, the function draws behind every posterior."""
+        return len(self._latents)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Function draws s x batch x q x m at transformed X, in transformed outcomes."""
+        scaling = self.fitted.data.scaling
+        batch, d = X.shape[:-1], X.shape[-1]
+        loc, scale = torch.as_tensor(scaling.x_loc).to(X), torch.as_tensor(scaling.x_scale).to(X)
+        f = self._bridge((X.reshape(-1, d) - loc) / scale)
+        f = f * torch.as_tensor(scaling.y_scale).to(f) + torch.as_tensor(scaling.y_loc).to(f)
+        return f.reshape(f.shape[0], *batch, f.shape[-1])
+
+    def posterior(
+        self,
+        X: Tensor,
+        output_indices: list[int] | None = None,
+        observation_noise: bool | Tensor = False,
+        posterior_transform: Any = None,
+    ) -> DrawsPosterior:
+        """The posterior of the functions at X, batch x q x d: shapes batch x q x m.
+
+        Args:
+            output_indices: outcomes to keep; all if None.
+            observation_noise: True adds the noise of each draw (with train_Yvar and no learned
+                noise, the mean training variance); a tensor holds variances, 1 x m or q x m (or
+                with t-batches before), in the space of transformed outcomes.
+            posterior_transform: applied to each draw.
+
+        Raises:
+            InputError: X of the wrong shape or dtype, NaN, or unknown output indices.
+            UnsupportedError: noise of a likelihood whose noise is not Gaussian.
+        """
+        self.eval()
+        check_points(X, self.train_inputs[0].shape[-1])
+        outputs = self._select(output_indices)
+        inputs = self.transform_inputs(X)
+        draws = self.forward(inputs)
+        outcome = OutcomeMap(
+            getattr(self, "outcome_transform", None), inputs, outputs, posterior_transform
+        )
+        return DrawsPosterior(draws, self._noise_var(observation_noise, draws), outcome, self._salt)
+
+    def _select(self, output_indices: list[int] | None) -> tuple[int, ...] | None:
+        """Indices into all outcomes of the fit."""
+        if output_indices is None:
+            return self._outputs
+        m = self.num_outputs
+        if not all(-m <= i < m for i in output_indices):
+            raise InputError(f"output_indices {output_indices}: there are {m} outcomes.")
+        own = self._outputs or tuple(range(m))
+        return tuple(own[i] for i in output_indices)
+
+    def _noise_var(self, observation_noise: bool | Tensor, draws: Tensor) -> Tensor | None:
+        """Variances in the space of `draws` (s x batch x q x m), broadcastable to it."""
+        if isinstance(observation_noise, Tensor):
+            return self._given_noise(observation_noise, draws)
+        if not observation_noise:
+            return None
+        bound = self.fitted.bound
+        if not isinstance(self.fitted.likelihood, GaussianLikelihood):
+            raise UnsupportedError(
+                f"observation_noise=True needs Gaussian noise, not {self.fitted.likelihood}."
+            )
+        m = draws.shape[-1]
+        zeros = np.zeros((len(self._latents), 1, m))
+        variance = bound.conditional(self._noise_latents, zeros, None).variance
+        variance = variance * self.fitted.data.scaling.y_scale**2
+        shape = (len(variance), *(1,) * (draws.dim() - 2), m)
+        return torch.as_tensor(np.ascontiguousarray(variance)).to(draws).reshape(shape)
+
+    def _given_noise(self, noise: Tensor, draws: Tensor) -> Tensor:
+        if not bool((noise >= 0).all()):
+            raise InputError("observation_noise holds variances, which must not be negative.")
+        noise = noise.to(draws)
+        m, own = draws.shape[-1], self._outputs
+        if own is not None and noise.shape[-1] == len(own) != m:
+            full = torch.zeros(*noise.shape[:-1], m).to(noise)
+            full[..., list(own)] = noise
+            noise = full
+        try:
+            return noise.expand(draws.shape[1:]).unsqueeze(0)
+        except RuntimeError as error:
+            raise InputError(
+                f"observation_noise has shape {tuple(noise.shape)}, which does not broadcast to "
+                f"{tuple(draws.shape[1:])} (batch x q x m)."
+            ) from error
+
+    def subset_output(self, idcs: list[int]) -> Surrogate:
+        """The same model with only the outcomes `idcs`; draws are shared, not fitted again."""
+        new = copy.copy(self)
+        for store in ("_modules", "_buffers", "_parameters"):
+            new.__dict__[store] = dict(self.__dict__[store])
+        new._outputs = self._select(list(idcs))
+        return new
+
+    def condition_on_observations(
+        self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
+    ) -> Surrogate:
+        """A new surrogate on the old and the new data: chains go on from here and are run again.
+
+        Reweighting the draws would be cheaper and wrong: one exact new point leaves a handful
+        of 512 draws with any weight. Takes real observations only, X n' x d and Y n' x m
+        (units of train_Y), `noise` their variances for a model with train_Yvar.
+
+        Raises:
+            UnsupportedError: batches of observations (fantasies, as for knowledge gradient).
+            InputError: tensors that do not fit.
+        """
+        if X.dim() != 2 or Y.dim() != 2:
+            raise UnsupportedError(
+                "Surrogate conditions on real observations (X n x d, Y n x m) by running its "
+                f"chains again; batches of fantasies (X {tuple(X.shape)}, Y {tuple(Y.shape)}) are "
+                "not supported. Use acquisition functions that do not fantasise: qLogEI, qLogNEI, "
+                "qUCB, Thompson sampling."
+            )
+        if self._outputs is not None:
+            raise UnsupportedError("Condition the whole model, before subset_output.")
+        old_X, old_Y, old_var = self._original
+        if (noise is None) != (old_var is None):
+            raise InputError("noise must be given for a model with train_Yvar, and only then.")
+        variance = None if noise is None else torch.cat([old_var, noise.to(old_var)])
+        return type(self)(
+            torch.cat([old_X, X.detach().to(old_X)]),
+            torch.cat([old_Y, Y.detach().to(old_Y)]),
+            variance,
+            prior=self.fitted.prior,
+            input_transform=copy.deepcopy(getattr(self, "input_transform", None)),
+            outcome_transform=copy.deepcopy(getattr(self, "outcome_transform", None)),
+            scaling=self.fitted.data.scaling,
+            init=self.fitted,
+            **self._config,
+        )
+
+    def fantasize(self, *args: Any, **kwargs: Any) -> Any:
+        """Not supported: raises `UnsupportedError` (see `condition_on_observations`)."""
+        raise UnsupportedError(
+            "Surrogate does not fantasise: conditioning weight draws on imagined points is not "
+            "exact. Use qLogEI, qLogNEI, qUCB or Thompson sampling."
+        )
+
+
+def _transformed(
+    train_X: Tensor, train_Y: Tensor, train_Yvar: Tensor | None, inputs: Any, outcomes: Any
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The table in the model's space; transforms that learn from data (bounds) do so here."""
+    with torch.no_grad():
+        X = train_X
+        if inputs is not None:
+            inputs.train()
+            X = inputs.to(train_X)(train_X)
+        if outcomes is None:
+            return X, train_Y, train_Yvar
+        outcomes.train()
+        try:
+            Y, Yvar = outcomes(train_Y, train_Yvar, X=X)
+        except NotImplementedError as error:
+            raise InputError(
+                f"{type(outcomes).__name__} cannot transform train_Yvar: {error}"
+            ) from error
+    return X, Y, Yvar
+
+
+def _scaling(
+    X: Tensor,
+    Y: Tensor,
+    scaling: Scaling | None,
+    likelihood: Any,
+    prior: Any,
+    target: Any,
+    inputs: Any,
+    outcomes: Any,
+) -> Scaling | None:
+    """The coordinate map with the identity on the side of each given transform."""
+    if inputs is None and outcomes is None:
+        return scaling
+    d, m = X.shape[1], Y.shape[1]
+    units = getattr(prior, "units", None) or getattr(target, "units", "scaled")
+    if scaling is None and units == "data":
+        return None
+    if scaling is None:
+        scale_y = getattr(likelihood, "scales_targets", False)
+        scaling = Scaling.from_data(
+            X.double().cpu().numpy(), Y.double().cpu().numpy(), scale_y=scale_y
+        )
+    x_side = (scaling.x_loc, scaling.x_scale) if inputs is None else identity(d)
+    y_side = (scaling.y_loc, scaling.y_scale) if outcomes is None else identity(m)
+    return Scaling(*x_side, *y_side)
+
+
+def _evenly(total: int, most: int | None) -> np.ndarray:
+    """Indices of at most `most` of `total` draws, evenly spaced over the chains."""
+    if most is None or total <= most:
+        return np.arange(total)
+    return np.linspace(0, total - 1, most).round().astype(int)
+
+
+__all__ = ["Surrogate"]
