@@ -1,0 +1,66 @@
+"""Options that state a process and a network, shared by `fit` and `prior show`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from bayesnet._errors import InputError
+
+Kernel = Annotated[
+    str | None,
+    typer.Option(help="rbf, matern12, matern32, matern52, periodic or linear; else matern52"),
+]
+Lengthscale = Annotated[
+    float | None,
+    typer.Option(
+        help="How far apart (inputs at sd 1) function values stay alike; "
+        "if not given: random for every input, median sqrt(2 d)"
+    ),
+]
+Outputscale = Annotated[
+    float | None,
+    typer.Option(help="Variance of the functions (targets at sd 1); else random, median 1"),
+]
+Hidden = Annotated[str, typer.Option(help="Widths of the hidden layers, separated by commas")]
+Activation = Annotated[str, typer.Option(help="tanh, relu, silu, ...")]
+Device = Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:1; see: bayesnet devices")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result")]
+
+
+def make_network(hidden: str, activation: str) -> Any:
+    """The network that the options state."""
+    from bayesnet.networks import MLP
+
+    try:
+        widths = tuple(int(width) for width in hidden.split(",") if width.strip())
+    except ValueError as error:
+        raise InputError(
+            f"--hidden takes whole numbers separated by commas, as in 50,50; got {hidden!r}."
+        ) from error
+    return MLP(widths, activation)
+
+
+def make_target(
+    kernel: str | None,
+    lengthscale: float | None,
+    outputscale: float | None,
+    in_dim: int,
+    out_dim: int = 1,
+) -> Any:
+    """The process that the options state; what is left open is random, as in the default one."""
+    import numpy as np
+
+    from bayesnet.defaults import default_target
+    from bayesnet.priors import GaussianProcess, LogNormal
+
+    if kernel is None and lengthscale is None and outputscale is None:
+        return default_target(in_dim, out_dim)
+    scales = LogNormal(np.full(in_dim, 0.5 * np.log(2.0 * in_dim)), 0.7)
+    return GaussianProcess(
+        kernel or "matern52",
+        scales if lengthscale is None else lengthscale,
+        LogNormal(0.0, 0.5) if outputscale is None else outputscale,
+        out_dim=out_dim,
+    )

@@ -1,0 +1,181 @@
+"""`bayesnet fit`: a table in, a saved posterior out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from bayesnet._errors import InputError, unknown_name
+from bayesnet.cli import _process as options
+from bayesnet.cli._console import facts, plain_errors, say, show
+from bayesnet.cli._model_file import Model
+from bayesnet.cli._table import read_csv, split_columns
+
+METHODS = ("hmc", "nuts")
+
+
+@plain_errors
+def fit(
+    data: Annotated[Path, typer.Argument(help="CSV file: a header line, then rows of numbers")],
+    target: Annotated[
+        list[str], typer.Option("--target", "-t", help="Column to predict; repeat it for several")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Where to save; else data.bayesnet")] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Column to leave out, such as an id")
+    ] = None,
+    test_fraction: Annotated[
+        float, typer.Option(help="Share of the rows to hold out and judge the model on")
+    ] = 0.0,
+    inference: Annotated[str, typer.Option(help="hmc or nuts")] = "hmc",
+    chains: Annotated[int, typer.Option(help="Independent chains; 4 or more to judge")] = 4,
+    warmup: Annotated[int, typer.Option(help="Tuning steps a chain, dropped")] = 500,
+    draws: Annotated[int, typer.Option(help="Kept draws a chain")] = 500,
+    noise_std: Annotated[
+        float | None, typer.Option(help="Known noise, in units of the target; else it is learned")
+    ] = None,
+    kernel: options.Kernel = None,
+    lengthscale: options.Lengthscale = None,
+    outputscale: options.Outputscale = None,
+    hidden: options.Hidden = "50,50",
+    activation: options.Activation = "tanh",
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+) -> None:
+    """Fit a Bayesian neural network to a CSV table and save its posterior.
+
+    The network's weight prior is first matched to a Gaussian process, so that it knows what
+    functions look like (kept in a cache: once per number of columns). Columns are standardised
+    inside; give the data in their own units.
+
+    [bold]Examples[/bold]
+
+    bayesnet fit houses.csv --target price
+
+    bayesnet fit houses.csv -t price --drop id --test-fraction 0.2 --out houses.bayesnet
+
+    bayesnet fit doses.csv -t effect --kernel rbf --lengthscale 1.5 --noise-std 0.2
+    """
+    # Everything that can be wrong with the input is looked at before the first computation.
+    if not 0 <= test_fraction < 1:
+        raise InputError(f"--test-fraction must lie in [0, 1), got {test_fraction}.")
+    out = data.with_suffix(".bayesnet") if out is None else out
+    if not out.resolve().parent.is_dir():
+        raise InputError(f"Cannot save to {out}: there is no folder {out.resolve().parent}.")
+    table = read_csv(data)
+    inputs, targets = split_columns(table, target, drop or [])
+    fix = (
+        "Fill in or remove such rows; encode text as numbers; leave a column out with --drop NAME."
+    )
+    x, y = table.numbers(inputs, fix), table.numbers(targets, fix)
+    train, test = _split(len(x), test_fraction, seed)
+
+    from bayesnet.fitting import fit as condition
+    from bayesnet.likelihoods import GaussianLikelihood
+
+    method = _method(inference, chains=chains, warmup=warmup, draws=draws)
+    network = options.make_network(hidden, activation)
+    process = options.make_target(kernel, lengthscale, outputscale, len(inputs), len(targets))
+    say(
+        f"{len(train)} rows, {len(inputs)} input columns. Matching the prior, then {method.chains} "
+        f"chains of {warmup} + {draws} steps ..."
+    )
+    posterior = condition(
+        network,
+        x[train],
+        y[train],
+        target=process,
+        likelihood=GaussianLikelihood(noise_std),
+        inference=method,
+        seed=seed,
+        device=device,
+        warn=False,  # the table below says it in words
+    )
+    Model(posterior, inputs, targets).save(out)
+    show(_summary(posterior, data, inputs, targets, len(train), len(test)))
+    show(_quality(posterior, x, y, targets, train, test))
+    _judge(posterior)
+    show(f"Saved to {out}. Next: bayesnet predict {out} new.csv")
+
+
+def _method(name: str, **settings: int) -> Any:
+    from bayesnet.inference import HMC, NUTS
+
+    methods = dict(zip(METHODS, (HMC, NUTS), strict=True))
+    if name not in methods:
+        raise unknown_name("inference method", name, METHODS)
+    return methods[name](**settings)
+
+
+def _split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    order = np.random.default_rng(seed).permutation(n) if fraction else np.arange(n)
+    held_out = round(fraction * n)
+    if held_out == 0 and fraction:
+        raise InputError(f"--test-fraction {fraction} of {n} rows holds out none.")
+    if held_out == n:
+        raise InputError(f"--test-fraction {fraction} of {n} rows leaves none to fit.")
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def _summary(posterior: Any, data: Path, inputs: Any, targets: Any, train: int, test: int) -> Any:
+    seconds = sum(posterior.seconds.values())
+    noise = posterior.bound.summary(posterior.split()[1]).get("noise_std")
+    rows = [
+        ("rows", f"{train} fitted" + (f", {test} held out" if test else "")),
+        ("inputs", f"{len(inputs)}: {', '.join(inputs)}"),
+        ("target", ", ".join(targets)),
+        (
+            "draws",
+            f"{posterior.num_draws} from {posterior.latents.shape[0]} chains"
+            + (" (interrupted)" if posterior.interrupted else "")
+            + f", {seconds:.0f} s",
+        ),
+    ]
+    if noise is not None:
+        levels = np.median(noise.reshape(-1, len(targets)), axis=0) * posterior.data.scaling.y_scale
+        rows.append(
+            ("noise sd", ", ".join(f"{level:.4g}" for level in levels) + " (learned, median)")
+        )
+    return facts(f"Posterior of {data}", rows)
+
+
+def _quality(
+    posterior: Any, x: np.ndarray, y: np.ndarray, targets: Any, train: np.ndarray, test: np.ndarray
+) -> Any:
+    rows = test if len(test) else train
+    prediction = posterior.predict(x[rows])
+    rmse = np.sqrt(np.mean((prediction.mean - y[rows]) ** 2, axis=0))
+    nll = -prediction.log_prob(y[rows]).mean(axis=0)
+    low, high = prediction.interval(0.9)
+    covered = ((low <= y[rows]) & (y[rows] <= high)).mean(axis=0)
+    lines = [
+        (
+            name,
+            f"RMSE {rmse[j]:.4g}, NLL {nll[j]:.3f} (mixture density, units of {name}), "
+            f"90 % interval holds {covered[j]:.0%}, sd of {name} {y[rows, j].std():.4g}",
+        )
+        for j, name in enumerate(targets)
+    ]
+    title = (
+        f"On {len(test)} rows that were held out"
+        if len(test)
+        else "On the fitted rows (in-sample: says little about new rows; try --test-fraction 0.2)"
+    )
+    return facts(title, lines)
+
+
+def _judge(posterior: Any) -> None:
+    report = posterior.diagnostics()
+    inner = [r for r in report.rows if "twice" not in r.name]
+    worst = max(r.rhat for r in inner)
+    least = min(r.ess_bulk for r in inner)
+    numbers = f"worst R-hat {worst:.3f}, fewest effective draws {least:.0f}"
+    if report.ok:
+        show(f"Convergence: nothing speaks against this run ({numbers}).")
+        return
+    show(f"Convergence: do not rely on this run yet ({numbers}):")
+    for problem in report.problems:
+        show(f"  - {problem}")

@@ -1,0 +1,109 @@
+"""`bayesnet predict`: a saved posterior and new rows in, predictions with intervals out."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from bayesnet._errors import InputError
+from bayesnet.cli import _process as options
+from bayesnet.cli._console import plain_errors, say
+from bayesnet.cli._model_file import Model, load_model
+from bayesnet.cli._table import Table, match_columns, read_csv
+
+
+@plain_errors
+def predict(
+    model: Annotated[Path, typer.Argument(help="File from: bayesnet fit (or post.save)")],
+    data: Annotated[Path, typer.Argument(help="CSV file with the columns the model was fitted on")],
+    out: Annotated[Path | None, typer.Option(help="CSV to write; else to the screen")] = None,
+    level: Annotated[float, typer.Option(help="Probability that the interval holds")] = 0.9,
+    ignore_extra: Annotated[
+        bool, typer.Option("--ignore-extra", help="Ignore columns that the model does not know")
+    ] = False,
+    device: options.Device = "auto",
+) -> None:
+    """Predict new rows: mean, standard deviation and interval of a new observation.
+
+    Columns are matched by name, in any order. epistemic_std is what more data would reduce,
+    aleatoric_std is noise that it would not; std holds both, and the interval too. Where the
+    file has the target as well, the predictions are scored against it.
+
+    [bold]Examples[/bold]
+
+    bayesnet predict houses.bayesnet new.csv
+
+    bayesnet predict houses.bayesnet new.csv --out predictions.csv --level 0.95
+    """
+    if not 0 < level < 1:
+        raise InputError(f"--level must lie strictly between 0 and 1, got {level}.")
+    fitted = load_model(model)
+    table = read_csv(data)
+    x, y = _inputs_and_targets(fitted, table, ignore_extra)
+
+    from bayesnet.devices import using
+
+    with using(device):
+        prediction = fitted.posterior.predict(x)
+        low, high = prediction.interval(level)
+    columns = _columns(prediction, low, high, fitted.targets)
+    if out is None:
+        _write(sys.stdout, columns)
+    else:
+        with out.open("w", newline="", encoding="utf-8") as file:
+            _write(file, columns)
+        say(f"{len(x)} predictions with {level:.0%} intervals written to {out}.")
+    if y is not None:
+        rmse = np.sqrt(np.mean((prediction.mean - y) ** 2, axis=0))
+        covered = ((low <= y) & (y <= high)).mean(axis=0)
+        for name, error, share in zip(fitted.targets or ("y",), rmse, covered, strict=False):
+            say(f"{name}: RMSE {error:.4g}; {share:.0%} of {len(x)} rows in the interval.")
+
+
+def _inputs_and_targets(
+    fitted: Model, table: Table, ignore_extra: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    fix = "Fill in or remove such rows."
+    if fitted.inputs is None:
+        # Saved from Python without names: the order of columns is all there is.
+        expected = fitted.posterior.data.in_dim
+        if len(table.names) != expected:
+            raise InputError(
+                f"{table.path} has {len(table.names)} columns, the model was fitted on {expected}; "
+                "it holds no column names, so the file must have just those, in the same order."
+            )
+        say("The model holds no column names: columns are taken in the order of the file.")
+        return table.numbers(table.names, fix), None
+    targets = fitted.targets or ()
+    match_columns(table, fitted.inputs, table.names if ignore_extra else targets)
+    known = set(targets) <= set(table.names)
+    return table.numbers(fitted.inputs, fix), table.numbers(targets, fix) if known else None
+
+
+def _columns(
+    prediction: Any, low: np.ndarray, high: np.ndarray, targets: tuple[str, ...] | None
+) -> dict[str, np.ndarray]:
+    parts = {
+        "mean": prediction.mean,
+        "std": prediction.std,
+        "epistemic_std": prediction.epistemic_std,
+        "aleatoric_std": prediction.aleatoric_std,
+        "lower": low,
+        "upper": high,
+    }
+    m = prediction.mean.shape[1]
+    names = targets or tuple(f"y{j}" for j in range(m))
+    prefix = [f"{name}_" if m > 1 else "" for name in names]
+    return {f"{prefix[j]}{part}": a[:, j] for j in range(m) for part, a in parts.items()}
+
+
+def _write(file: Any, columns: dict[str, np.ndarray]) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow([f"{value:.6g}" for value in row])
