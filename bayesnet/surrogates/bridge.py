@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,9 +23,13 @@ from torch import Tensor
 from bayesnet import devices
 from bayesnet._types import Array, Float
 
-# Points (t-batch times q) are padded to one of these counts, so that an optimizer whose batch
-# shrinks as restarts converge meets five shapes; more points are cut into blocks of the last.
+# Points (t-batch times q) are evaluated in blocks of these sizes, so that an optimizer whose
+# batch shrinks as restarts converge meets five shapes of each program and no more.
 BUCKETS = (1, 16, 64, 256, 1024)
+# What one more block costs, in points: padding to the next bucket may be cheaper than two blocks.
+BLOCK_COST = 24
+# Draws below which a share is not worth a thread.
+SMALLEST_SHARE = 16
 
 _TRACES: ContextVar[Counter[tuple[str, int, str]] | None] = ContextVar("traces", default=None)
 
@@ -44,9 +48,19 @@ def count_traces() -> Iterator[Counter[tuple[str, int, str]]]:
         _TRACES.reset(token)
 
 
-def bucket(n: int) -> int:
-    """The number of points that `n` points are padded to; at most the largest bucket."""
-    return next((size for size in BUCKETS if n <= size), BUCKETS[-1])
+def block_sizes(n: int) -> list[int]:
+    """Buckets whose sum holds `n` points at the least cost: 80 is 64 + 16, and 40 is 64."""
+    above = next((size for size in BUCKETS if n <= size), None)
+    if above == n:
+        return [n]
+    below = max((size for size in BUCKETS if size < n), default=None)
+    if below is None:
+        return [BUCKETS[0]]
+    count = n // below
+    split = [below] * count + (block_sizes(n - count * below) if n > count * below else [])
+    if above is None or sum(split) + BLOCK_COST * (len(split) - 1) < above:
+        return split
+    return [above]
 
 
 def _traced(program: str, x: Array) -> None:
@@ -56,13 +70,19 @@ def _traced(program: str, x: Array) -> None:
         counter[program, x.shape[0], str(x.dtype)] += 1
 
 
-@eqx.filter_jit
+# Networks are small and draws are many: XLA's own threads hand over too often to help (17 ms on
+# one thread, 25 ms on two, for 128 draws of 6-128-128-128-1 at 80 points), so each program runs
+# on one thread and the bridge runs shares of the draws beside each other.
+_jit = partial(jax.jit, compiler_options={"xla_cpu_multi_thread_eigen": False})
+
+
+@_jit
 def _values(prior: Any, z: Float[Array, "s p"], x: Float[Array, "n d"]) -> Float[Array, "s n m"]:
     _traced("values", x)
     return jax.lax.map(lambda zi: prior.apply(zi, x), z)
 
 
-@eqx.filter_jit
+@_jit
 def _values_and_gradients(
     prior: Any, z: Float[Array, "s p"], x: Float[Array, "n d"]
 ) -> tuple[Float[Array, "s n m"], Float[Array, "m s n d"]]:
@@ -104,6 +124,15 @@ class Bridge:
         self.latents = np.asarray(latents)
         self.dtype = dtype
         self.device = device
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what is tied to this process: shares of the latents on the device."""
+        self._shares: list[Any] = []
+        self._compiled: set[tuple[bool, int]] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shares": [], "_compiled": set()}
 
     def __call__(self, x: Tensor) -> Tensor:
         """Values (s, n, m) at `x` (n, d); differentiable in `x` once."""
@@ -114,30 +143,51 @@ class Bridge:
     def evaluate(self, x: Tensor, *, gradients: bool) -> tuple[Tensor, Tensor | None]:
         """Values (s, n, m) and, if asked for, gradients (m, s, n, d)."""
         points = x.detach().to("cpu", self.dtype).numpy()
-        program = _values_and_gradients if gradients else _values
-        size = BUCKETS[-1]
+        pieces, start = [], 0
         with devices.using(self.device), jax.enable_x64(self.dtype == torch.float64):
-            z = jnp.asarray(self.latents, points.dtype)
-            blocks = [
-                self._block(program, z, points[start : start + size])
-                for start in range(0, max(len(points), 1), size)
-            ]
-        values = torch.cat([v for v, _ in blocks], dim=-2) if len(blocks) > 1 else blocks[0][0]
-        if not gradients:
-            return values.to(x), None
-        slopes = torch.cat([g for _, g in blocks], dim=-2) if len(blocks) > 1 else blocks[0][1]
-        return values.to(x), slopes.to(x)
+            for size in block_sizes(max(len(points), 1)):
+                rows = points[start : start + size]
+                pieces.append(self._block(rows, size, gradients))
+                start += size
+        values = _join([v for v, _ in pieces]).to(x)
+        return values, _join([g for _, g in pieces]).to(x) if gradients else None
 
-    def _block(self, program: Any, z: Any, points: np.ndarray) -> tuple[Tensor, Any]:
+    def _block(self, points: np.ndarray, size: int, gradients: bool) -> tuple[Tensor, Any]:
+        """One bucket of points through every share of the draws."""
         n = len(points)
-        padding = bucket(n) - n
-        if padding:
+        if n < size:
             # Copies of a real row: a pad is never where the network was not meant to be.
-            points = np.concatenate([points, np.repeat(points[:1], padding, axis=0)])
-        out = program(self.prior, z, jnp.asarray(points))
-        if isinstance(out, tuple):
-            return _to_torch(out[0])[:, :n], _to_torch(out[1])[:, :, :n]
-        return _to_torch(out)[:, :n], None
+            fill = points[:1] if n else np.zeros((1, points.shape[1]), points.dtype)
+            points = np.concatenate([points, np.repeat(fill, size - n, axis=0)])
+        x = jnp.asarray(points)
+        program = _values_and_gradients if gradients else _values
+
+        def run(z: Any) -> Any:
+            return jax.block_until_ready(program(self.prior, z, x))
+
+        shares = self._latent_shares()
+        if (gradients, size) in self._compiled:
+            results = devices.run_side_by_side(run, shares)
+        else:
+            # The first share alone: threads that start together would each trace the program.
+            results = [run(shares[0]), *devices.run_side_by_side(run, shares[1:])]
+            self._compiled.add((gradients, size))
+        if not gradients:
+            return torch.cat([_to_torch(v)[:, :n] for v in results]), None
+        values = torch.cat([_to_torch(v)[:, :n] for v, _ in results])
+        return values, torch.cat([_to_torch(g)[:, :, :n] for _, g in results], dim=1)
+
+    def _latent_shares(self) -> list[Any]:
+        """The latents on the device, in equal shares, one for each core of a CPU."""
+        if not self._shares:
+            count = 1
+            if devices.current_platform() == "cpu":
+                most = min(devices.cpu_count(), max(1, len(self.latents) // SMALLEST_SHARE))
+                count = max(k for k in range(1, most + 1) if len(self.latents) % k == 0)
+            dtype = np.float64 if self.dtype == torch.float64 else np.float32
+            z = self.latents.astype(dtype)
+            self._shares = [jnp.asarray(part) for part in np.split(z, count)]
+        return self._shares
 
 
 class _Evaluate(torch.autograd.Function):
@@ -159,3 +209,8 @@ class _Evaluate(torch.autograd.Function):
 def _to_torch(array: Any) -> Tensor:
     """A JAX array as a CPU tensor; without a copy where it lives on the CPU already."""
     return torch.from_dlpack(jax.device_get(array) if array.device.platform != "cpu" else array)
+
+
+def _join(blocks: list[Tensor]) -> Tensor:
+    """Blocks of points put end to end along the points' axis."""
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
