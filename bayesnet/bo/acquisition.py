@@ -1,0 +1,211 @@
+"""Acquisition functions by name: BoTorch's, on the draws of a surrogate or on any BoTorch model.
+
+The objective handed to them is `sign * y / scale`: they maximise, and their smoothing constants
+are meant for outcomes of unit spread.
+
+- `log_nei` (default): log expected improvement over the best of each draw's own values at the
+  points already tried (Letham et al. 2019; Ament et al. 2023). The noise level is learned, so
+  that the best value seen is not known to be the best point.
+- `log_ei`: the same against the best posterior mean at those points.
+- `ucb`: mean plus `sqrt(beta)` standard deviations (q points: its Monte Carlo form).
+- `thompson`: the maximum of one drawn function.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from botorch.acquisition import (
+    AcquisitionFunction,
+    PosteriorMean,
+    qLogExpectedImprovement,
+    qLogNoisyExpectedImprovement,
+    qUpperConfidenceBound,
+)
+from botorch.acquisition.objective import LinearMCObjective, ScalarizedPosteriorTransform
+from botorch.acquisition.thompson_sampling import PathwiseThompsonSampling
+from botorch.models.gpytorch import GPyTorchModel
+from botorch.sampling.get_sampler import get_sampler
+from botorch.utils.sampling import manual_seed
+from torch import Tensor
+
+from bayesnet._errors import InputError, UnsupportedError, unknown_name
+from bayesnet.surrogates import Surrogate
+
+ACQUISITIONS = ("log_nei", "log_ei", "ucb", "thompson")
+# Samples of a model that is not a set of draws.
+NUM_SAMPLES = 256
+
+
+def check_acquisition(name: Any) -> str:
+    """`name` if it is an acquisition function, else `InputError`."""
+    if name not in ACQUISITIONS:
+        raise unknown_name("acquisition function", name, ACQUISITIONS)
+    return name
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an acquisition function is made from.
+
+    `model`: a BoTorch model of one outcome; `tried` (n, d): the points already evaluated;
+    `pending` (p, d) or None: points that are being evaluated; `maximize`; `beta` of `ucb`; `seed`
+    of Monte Carlo samples and of the Thompson draw.
+    """
+
+    model: Any
+    tried: Tensor
+    pending: Tensor | None = None
+    maximize: bool = True
+    beta: float = 4.0
+    seed: int = 0
+
+    @property
+    def weights(self) -> Tensor:
+        """(1,): the sign of the direction over the spread of the outcome."""
+        spread = outcome_spread(self.model, self.tried)
+        return torch.tensor([(1.0 if self.maximize else -1.0) / spread]).to(self.tried)
+
+    @property
+    def objective(self) -> LinearMCObjective:
+        return LinearMCObjective(self.weights)
+
+    def after(self, more: Tensor) -> Problem:
+        """The problem with further pending points (k, d), and another seed."""
+        pending = more if self.pending is None else torch.cat([self.pending, more])
+        return replace(self, pending=pending, seed=self.seed + 1)
+
+
+def acquisition_function(name: str, problem: Problem) -> AcquisitionFunction:
+    """The acquisition function `name`: batch x q x d -> batch, to be maximised.
+
+    Raises `InputError` for an unknown name or a model of several outcomes.
+    """
+    check_acquisition(name)
+    if problem.model.num_outputs != 1:
+        raise InputError(
+            f"The model has {problem.model.num_outputs} outcomes; one is optimized: "
+            "model.subset_output([0])."
+        )
+    if name == "thompson":
+        return _thompson(problem)
+    sampler = _sampler(problem)
+    if name == "ucb":
+        return qUpperConfidenceBound(
+            problem.model, problem.beta, sampler, problem.objective, X_pending=problem.pending
+        )
+    if name == "log_ei":
+        with torch.no_grad():
+            mean = problem.model.posterior(problem.tried).mean
+        return qLogExpectedImprovement(
+            problem.model,
+            (mean * problem.weights).max(),
+            sampler,
+            problem.objective,
+            X_pending=problem.pending,
+        )
+    if isinstance(problem.model, Surrogate):
+        return DrawsLogNEI(problem, sampler)
+    return qLogNoisyExpectedImprovement(
+        problem.model,
+        problem.tried,
+        sampler,
+        problem.objective,
+        X_pending=problem.pending,
+        prune_baseline=True,
+        cache_root=isinstance(problem.model, GPyTorchModel),
+    )
+
+
+class DrawsLogNEI(qLogExpectedImprovement):
+    """qLogNEI of a fixed set of function draws, at the price of qLogEI.
+
+    qLogNoisyExpectedImprovement evaluates all baseline points with every candidate, because
+    the samples of a Gaussian process must be drawn jointly. Here a sample is a function: its
+    best value over the tried and pending points is computed once, and the improvement of a
+    candidate is that of each draw over its own best. The values are those of qLogNEI.
+    """
+
+    _tried: Tensor | None = None
+
+    def __init__(self, problem: Problem, sampler: Any) -> None:
+        super().__init__(problem.model, 0.0, sampler, problem.objective)
+        self._tried = problem.tried
+        self.set_X_pending(problem.pending)
+
+    def set_X_pending(self, X_pending: Tensor | None = None) -> None:
+        """Count `X_pending` (p, d) among the points that must be improved upon."""
+        self.X_pending = None  # nothing is concatenated: the draws' best values hold it all
+        points = self._tried
+        if points is None:  # called by the constructor of the base class
+            return
+        if X_pending is not None and len(X_pending):
+            points = torch.cat([points, X_pending.detach().to(points)])
+        with torch.no_grad():
+            samples = self.get_posterior_samples(self.model.posterior(points))
+            self.best_f = self.objective(samples).amax(dim=-1, keepdim=True)
+
+
+def outcome_spread(model: Any, tried: Tensor) -> float:
+    """A scale of the outcome: that of the surrogate, or the sd of the mean at tried points."""
+    if isinstance(model, Surrogate) and getattr(model, "outcome_transform", None) is None:
+        return float(model.fitted.data.scaling.y_scale[0])
+    with torch.no_grad():
+        mean = model.posterior(tried).mean
+    spread = float(mean.std()) if len(mean) > 1 else 0.0
+    return spread if spread > 1e-12 else 1.0
+
+
+def _sampler(problem: Problem) -> Any:
+    """All draws of a surrogate, each once; quasi-random samples of another model."""
+    draws = isinstance(problem.model, Surrogate)
+    count = problem.model.num_draws if draws else NUM_SAMPLES
+    with torch.no_grad():
+        posterior = problem.model.posterior(problem.tried[:1])
+    return get_sampler(posterior, torch.Size([count]), seed=problem.seed)
+
+
+def _thompson(problem: Problem) -> AcquisitionFunction:
+    model = problem.model
+    if isinstance(model, Surrogate):
+        transform = ScalarizedPosteriorTransform(problem.weights)
+        return PosteriorMean(one_draw(model, problem.seed), posterior_transform=transform)
+    if isinstance(model, GPyTorchModel):
+        with manual_seed(problem.seed):
+            acquisition = PathwiseThompsonSampling(model, objective=problem.objective)
+            # The path is drawn at the first evaluation: here, under our seed.
+            with torch.no_grad():
+                acquisition(problem.tried[:1].unsqueeze(0))
+        return acquisition
+    raise UnsupportedError(
+        f"Thompson sampling needs functions drawn from the model, which {type(model).__name__} "
+        "does not give: use a bayesnet Surrogate, a gpytorch model, or another acquisition."
+    )
+
+
+def one_draw(model: Surrogate, seed: int) -> Surrogate:
+    """A surrogate with a single function draw of `model`, chosen by `seed`."""
+    fitted = model.fitted
+    chains, draws = fitted.latents.shape[:2]
+    generator = torch.Generator().manual_seed(seed)
+    c = int(torch.randint(chains, (1,), generator=generator))
+    s = int(torch.randint(draws, (1,), generator=generator))
+    alone = replace(fitted, latents=fitted.latents[c : c + 1, s : s + 1], states=(), stats={})
+    config = model._config
+    drawn = Surrogate.from_posterior(alone, dtype=config["dtype"], device=config["device"])
+    for name in ("input_transform", "outcome_transform"):
+        if getattr(model, name, None) is not None:
+            setattr(drawn, name, copy.deepcopy(getattr(model, name)))
+    return drawn.eval()
+
+
+__all__ = [
+    "ACQUISITIONS",
+    "DrawsLogNEI",
+    "Problem",
+    "acquisition_function",
+    "check_acquisition",
+]

@@ -1,0 +1,176 @@
+"""Maximising an acquisition function over a box, some columns of which may be discrete.
+
+Scattered points (quasi-random, and perturbations of promising ones) are scored in one batch; the
+best are refined by L-BFGS in the continuous columns, the discrete ones held where they are, and
+then by single steps of the discrete parameters.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from botorch.exceptions.warnings import OptimizationWarning
+from botorch.generation.gen import gen_candidates_scipy
+from botorch.optim.initializers import initialize_q_batch
+from botorch.utils.sampling import manual_seed
+from scipy.stats import qmc
+from torch import Tensor
+
+# Points scored at once.
+BLOCK = 256
+# Rounds of steps in the discrete columns, each followed by L-BFGS in the others.
+ROUNDS = 3
+
+
+class DiscreteSpace(Protocol):
+    """What the maximiser asks of a space with discrete columns (see `bo.space.Space`)."""
+
+    discrete: np.ndarray
+
+    def project(self, points: np.ndarray) -> np.ndarray: ...
+
+    def neighbours(self, point: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Search:
+    """How hard to search.
+
+    `num_restarts`: points refined by L-BFGS; `raw_samples`: points scored before;
+    `maxiter`: of L-BFGS.
+    """
+
+    num_restarts: int = 4
+    raw_samples: int = 256
+    maxiter: int = 50
+
+
+def maximise(
+    acquisition: Callable[[Tensor], Tensor],
+    bounds: Tensor,
+    *,
+    search: Search,
+    around: Tensor,
+    seed: int,
+    space: DiscreteSpace | None = None,
+    taken: Tensor | None = None,
+) -> Tensor:
+    """The best point found, (d,).
+
+    Args:
+        acquisition: batch x 1 x d -> batch.
+        bounds: (2, d).
+        around: (k, d) promising points, some of whose perturbations are scored too.
+        space: the discrete columns, if there are any; then `bounds` is the unit box.
+        taken: (t, d) points that a space without continuous columns must not propose again
+            (unless nothing else is left).
+    """
+    raw = scatter(bounds, around, search.raw_samples, seed)
+    free = torch.ones(bounds.shape[1], dtype=torch.bool)
+    if space is not None and space.discrete.any():
+        raw = torch.as_tensor(space.project(raw.numpy())).to(bounds)
+        free = torch.as_tensor(~space.discrete)
+        if not free.any():
+            return _maximise_discrete(acquisition, raw, space, taken)
+    else:
+        space = None
+    values = score(acquisition, raw)
+    with manual_seed(seed):
+        starts, _ = initialize_q_batch(raw.unsqueeze(1), values, search.num_restarts)
+    points, values = _refine(acquisition, starts.squeeze(1), bounds, free, search)
+    best, value = points[values.argmax()], values.max()
+    for _ in range(ROUNDS if space is not None else 0):
+        others = torch.as_tensor(space.neighbours(best.numpy())).to(bounds)
+        other_values = score(acquisition, others)
+        if other_values.max() <= value:
+            break
+        start = others[other_values.argmax()].unsqueeze(0)
+        points, values = _refine(acquisition, start, bounds, free, search)
+        best, value = points[values.argmax()], values.max()
+    return best
+
+
+def scatter(bounds: Tensor, around: Tensor, num: int, seed: int) -> Tensor:
+    """`num` points (num, d): three quarters Sobol, the others near the rows of `around`."""
+    low, high = bounds.numpy()
+    d = len(low)
+    near = num // 4 if len(around) else 0
+    sobol = qmc.Sobol(d, scramble=True, seed=seed)
+    points = low + (high - low) * sobol.random_base2(int(np.ceil(np.log2(num))))[: num - near]
+    if near:
+        rng = np.random.default_rng(seed)
+        centre = around.numpy()[rng.integers(len(around), size=near)]
+        # From a tenth of the box down to a hundredth, in a few coordinates or in all.
+        size = 10.0 ** rng.uniform(-2, -0.7, size=(near, 1)) * (high - low)
+        chosen = rng.uniform(size=(near, d)) < np.maximum(rng.uniform(size=(near, 1)), 1.5 / d)
+        moved = centre + np.where(chosen, size * rng.standard_normal((near, d)), 0.0)
+        points = np.concatenate([points, np.clip(moved, low, high)])
+    return torch.as_tensor(points).to(bounds)
+
+
+def score(acquisition: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    """The acquisition value of each of `points` (n, d), taken one at a time: (n,)."""
+    with torch.no_grad():
+        return torch.cat([acquisition(block.unsqueeze(1)) for block in points.split(BLOCK)])
+
+
+def _refine(
+    acquisition: Callable[[Tensor], Tensor],
+    starts: Tensor,
+    bounds: Tensor,
+    free: Tensor,
+    search: Search,
+) -> tuple[Tensor, Tensor]:
+    """L-BFGS from `starts` (k, d) in the columns `free`: points (k, d), their values (k,)."""
+    held = {int(i): starts[:, i] for i in torch.nonzero(~free).flatten()}
+    with warnings.catch_warnings():
+        # Draws are evaluated in float32: close to a maximum a line search finds no more progress.
+        # The values are compared below.
+        warnings.simplefilter("ignore", OptimizationWarning)
+        found, _ = gen_candidates_scipy(
+            starts.unsqueeze(1),
+            acquisition,
+            lower_bounds=bounds[0],
+            upper_bounds=bounds[1],
+            fixed_features=held or None,
+            options={"maxiter": search.maxiter},
+        )
+    points = torch.where(free, found.squeeze(1).detach(), starts)
+    values, before = score(acquisition, points), score(acquisition, starts)
+    better = values > before
+    return torch.where(better.unsqueeze(1), points, starts), torch.maximum(values, before)
+
+
+def _maximise_discrete(
+    acquisition: Callable[[Tensor], Tensor],
+    raw: Tensor,
+    space: DiscreteSpace,
+    taken: Tensor | None,
+) -> Tensor:
+    """Climb by single steps among the points that are not taken."""
+    points = torch.unique(raw, dim=0)
+    fresh = _without(points, taken)
+    fresh = fresh if len(fresh) else points  # every point was tried: one is tried again
+    values = score(acquisition, fresh)
+    best, value = fresh[values.argmax()], values.max()
+    for _ in range(10 * ROUNDS):
+        others = _without(torch.as_tensor(space.neighbours(best.numpy())).to(raw), taken)
+        if not len(others):
+            break
+        values = score(acquisition, others)
+        if values.max() <= value:
+            break
+        best, value = others[values.argmax()], values.max()
+    return best
+
+
+def _without(points: Tensor, taken: Tensor | None) -> Tensor:
+    """The rows that are not among `taken`."""
+    if taken is None or not len(taken):
+        return points
+    return points[(torch.cdist(points, taken.to(points)) > 1e-9).all(dim=1)]

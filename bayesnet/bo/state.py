@@ -1,0 +1,171 @@
+"""The surrogate of a loop, step after step: coordinates that stay, chains that go on.
+
+Between two steps a table gains a row and little else changes. So the box scales X once and for
+all, the scale of y has hysteresis (`bo.scaling`), the prior is matched at the first step, and
+chains start where the last ones stopped. Rows are padded to size buckets, so that a new one does
+not compile anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from bayesnet._errors import InputError
+from bayesnet._types import ArrayLike
+from bayesnet.bo.scaling import robust_scale, winsorise
+from bayesnet.data import Scaling, as_matrix, check_table
+from bayesnet.inference import HMC, NUTS, resolve_inference
+from bayesnet.surrogates import Surrogate
+
+# Small chains for a loop: two of 128 draws, trajectories cut at 128 steps.
+LOOP_HMC = HMC(chains=2, warmup=300, draws=128, max_steps=128)
+LOOP_NUTS = NUTS(chains=2, warmup=200, draws=128, max_depth=7)
+# The warm-up of chains that go on from the last step, as a part of the whole one.
+WARM_PART = 1 / 3
+# The mass matrix is tuned anew when the table has grown by this factor since it was.
+GROWTH = 2.0
+
+
+def loop_inference(inference: Any) -> Any:
+    """The method that a name means in a loop: smaller chains; a method passes through.
+
+    Raises `InputError` for an unknown name.
+    """
+    if inference == "hmc":
+        return LOOP_HMC
+    if inference == "nuts":
+        return LOOP_NUTS
+    return resolve_inference(inference)
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What stays the same over a study.
+
+    Args:
+        inference: "hmc", "nuts" (small chains), or a method such as `bn.HMC(chains=4)`.
+        prior, target, likelihood: as for `bn.fit`; the prior is matched at the first step.
+        maximize: which tail of y is the good one (the other is winsorised).
+        device: where JAX runs.
+        warn: warn at every step that has not converged; off, as short chains often have not.
+    """
+
+    inference: Any = "hmc"
+    prior: Any = None
+    target: Any = None
+    likelihood: Any = None
+    maximize: bool = True
+    device: Any = "auto"
+    warn: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inference", loop_inference(self.inference))
+
+
+@dataclass(frozen=True, eq=False)
+class LoopState:
+    """A fitted surrogate and what the next step starts from.
+
+    Args:
+        bounds: (2, d), the box that scales X.
+        settings: see `LoopSettings`.
+
+    The other fields are made by `update`: `model` (a BoTorch model in user units, None before the
+    first update), `y_scale` (location, scale), `tuned_at` (rows when the mass was last tuned),
+    `moved` (whether the last update changed the scale of y).
+    """
+
+    bounds: np.ndarray
+    settings: LoopSettings = field(default_factory=LoopSettings)
+    model: Surrogate | None = None
+    y_scale: tuple[float, float] | None = None
+    tuned_at: int = 0
+    moved: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", check_bounds(self.bounds))
+
+    @property
+    def posterior(self) -> Any:
+        """The `FunctionDraws` of the last update, or None."""
+        return None if self.model is None else self.model.fitted
+
+    def update(
+        self, X: ArrayLike, y: ArrayLike, y_var: ArrayLike | None = None, *, seed: int = 0
+    ) -> LoopState:
+        """The state with the surrogate fitted to the whole table so far.
+
+        Args:
+            X: n x d; y: n or n x 1, infinities allowed; y_var: known noise variances or None;
+                all in user units.
+            seed: of the chains.
+
+        Raises `InputError` for a table that cannot be used.
+        """
+        settings = self.settings
+        targets = np.asarray(y, np.float64)
+        if targets.ndim == 2 and targets.shape[1] != 1:
+            raise InputError(f"One objective is optimized; y has {targets.shape[1]} columns.")
+        if np.isinf(targets).any():
+            targets = winsorise(targets.ravel(), maximize=settings.maximize)
+        x_matrix, y_matrix, variance = check_table(X, targets, y_var)
+        if x_matrix.shape[1] != self.bounds.shape[1]:
+            raise InputError(
+                f"X has {x_matrix.shape[1]} columns, the bounds are for {self.bounds.shape[1]}."
+            )
+        clipped = winsorise(y_matrix[:, 0], maximize=settings.maximize)
+        y_scale, moved = robust_scale(clipped, self.y_scale)
+        cold = self.model is None or moved or len(clipped) >= GROWTH * self.tuned_at
+        model = Surrogate(
+            torch.as_tensor(x_matrix),
+            torch.as_tensor(clipped).unsqueeze(1),
+            None if variance is None else torch.as_tensor(variance),
+            prior=settings.prior if self.model is None else self.posterior.prior,
+            target=settings.target if self.model is None else None,
+            inference=settings.inference if cold else _shorter(settings.inference),
+            likelihood=settings.likelihood,
+            scaling=Scaling.from_bounds(self.bounds, *(np.array([v]) for v in y_scale)),
+            seed=seed,
+            init=self._start(cold),
+            device=settings.device,
+            warn=settings.warn,
+        )
+        return replace(
+            self,
+            model=model,
+            y_scale=y_scale,
+            tuned_at=len(clipped) if cold else self.tuned_at,
+            moved=moved,
+        )
+
+    def _start(self, cold: bool) -> Any:
+        """The last posterior; without its chains' tuning where that has to be done anew."""
+        last = self.posterior
+        return replace(last, states=()) if cold and last is not None else last
+
+
+def check_bounds(bounds: Any) -> np.ndarray:
+    """Bounds as a float matrix (2, d) with low < high, or `InputError`."""
+    matrix = as_matrix(bounds, "bounds")
+    if matrix.shape[0] != 2:
+        hint = " Transpose it." if matrix.shape[1] == 2 else ""
+        raise InputError(
+            f"bounds must be 2 x d (lower and upper bounds), got {matrix.shape}.{hint}"
+        )
+    if not (matrix[0] < matrix[1]).all():
+        column = int(np.argmin(matrix[0] < matrix[1]))
+        raise InputError(
+            f"bounds of column {column}: low must be below high, got {matrix[:, column].tolist()}."
+        )
+    return matrix
+
+
+def _shorter(method: Any) -> Any:
+    """The method with the warm-up of chains that are tuned already."""
+    if is_dataclass(method) and "warmup" in {f.name for f in fields(method)}:
+        return replace(method, warmup=round(method.warmup * WARM_PART))
+    return method

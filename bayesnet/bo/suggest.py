@@ -1,0 +1,223 @@
+"""`suggest`: from a model or a table to the next points, as a pure step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from botorch.models.model import Model
+from torch import Tensor
+
+from bayesnet._errors import InputError
+from bayesnet.bo.acquisition import Problem, acquisition_function, check_acquisition
+from bayesnet.bo.optimise import DiscreteSpace, Search, maximise, score
+from bayesnet.bo.state import LoopSettings, LoopState, check_bounds
+from bayesnet.data import as_matrix
+
+# Tried points of highest posterior mean, near which the search begins as well.
+PROMISING = 5
+
+
+def suggest(
+    model_or_data: Any,
+    bounds: Any = None,
+    q: int = 1,
+    maximize: bool = True,
+    acquisition: str = "log_nei",
+    X_pending: Any = None,
+    *,
+    surrogate: Any = "hmc",
+    prior: Any = None,
+    beta: float = 4.0,
+    num_restarts: int = 4,
+    raw_samples: int = 256,
+    seed: int = 0,
+    X_baseline: Any = None,
+) -> Any:
+    """The next `q` points to evaluate, one after the other, each knowing of those before it.
+
+    Args:
+        model_or_data: a table `(X, y)` or `(X, y, y_var)` in user units; a `LoopState` (goes on
+            from the last step); or any BoTorch model of one outcome.
+        bounds: 2 x d, the box to search, in user units; a `LoopState` brings its own.
+        q: how many points.
+        maximize: the direction (a `LoopState` brings its own).
+        acquisition: "log_nei", "log_ei", "ucb" or "thompson" (see `bo.acquisition`).
+        X_pending: p x d points under evaluation, not to be proposed again.
+        surrogate, prior: the inference and the prior, where a table is given.
+        beta: of "ucb".
+        num_restarts, raw_samples: how hard the acquisition function is searched.
+        seed: the same seed gives the same points.
+        X_baseline: n x d points tried so far, for a model that does not hold them.
+
+    Returns:
+        q x d points in user units: a tensor if the model or the table is of torch, else an array.
+
+    Raises:
+        InputError: unusable data or bounds, an unknown acquisition function or method.
+        UnsupportedError: Thompson sampling from a model without function draws.
+    """
+    check_acquisition(acquisition)
+    if not isinstance(q, (int, np.integer)) or q < 1:
+        raise InputError(f"q must be a positive integer, got {q!r}.")
+    if num_restarts < 1 or raw_samples < num_restarts:
+        raise InputError(
+            f"num_restarts must be at least 1 and raw_samples at least that, got {num_restarts} "
+            f"and {raw_samples}."
+        )
+    problem, box = _problem(
+        model_or_data, bounds, maximize, surrogate, prior, X_baseline, beta=beta, seed=seed
+    )
+    if X_pending is not None and len(X_pending):
+        problem = problem.after(_points(X_pending, "X_pending", box.shape[1]))
+    points = propose(problem, acquisition, box, q, Search(num_restarts, raw_samples))
+    return points if _is_torch(model_or_data) else points.numpy()
+
+
+def suggest_from_pool(
+    model_or_data: Any,
+    candidates: Any,
+    q: int = 1,
+    maximize: bool = True,
+    acquisition: str = "log_nei",
+    X_pending: Any = None,
+    *,
+    bounds: Any = None,
+    surrogate: Any = "hmc",
+    prior: Any = None,
+    beta: float = 4.0,
+    seed: int = 0,
+    X_baseline: Any = None,
+) -> np.ndarray:
+    """The indices (q,) of the best of a table of designs that could be made.
+
+    Args:
+        candidates: k x d designs in user units, those already tried left out.
+        bounds: 2 x d, the box that scales X where a table is given; the range of the
+            candidates and of the table if None. Pass the range of the whole pool in a loop.
+
+    Other arguments and errors are those of `suggest`.
+    """
+    check_acquisition(acquisition)
+    designs = torch.as_tensor(as_matrix(candidates, "candidates"))
+    if not 1 <= q <= len(designs):
+        raise InputError(f"q must lie between 1 and the {len(designs)} candidates, got {q}.")
+    if bounds is None and isinstance(model_or_data, (tuple, list)):
+        everything = np.concatenate([designs.numpy(), as_matrix(model_or_data[0], "X")])
+        low, high = everything.min(axis=0), everything.max(axis=0)
+        bounds = np.stack([low, np.where(high > low, high, low + 1.0)])
+    elif bounds is None and isinstance(model_or_data, Model):
+        bounds = np.stack([np.zeros(designs.shape[1]), np.ones(designs.shape[1])])  # unused
+    problem, _ = _problem(
+        model_or_data, bounds, maximize, surrogate, prior, X_baseline, beta=beta, seed=seed
+    )
+    if X_pending is not None and len(X_pending):
+        problem = problem.after(_points(X_pending, "X_pending", designs.shape[1]))
+    chosen: list[int] = []
+    for _ in range(q):
+        values = score(acquisition_function(acquisition, problem), designs)
+        values[chosen] = -torch.inf
+        chosen.append(int(values.argmax()))
+        problem = problem.after(designs[chosen[-1:]])
+    return np.array(chosen)
+
+
+def propose(
+    problem: Problem,
+    acquisition: str,
+    bounds: Tensor,
+    q: int,
+    search: Search,
+    *,
+    space: DiscreteSpace | None = None,
+    avoid: Tensor | None = None,
+) -> Tensor:
+    """The next `q` points (q, d), greedily; `avoid` (k, d) are never proposed again."""
+    found: list[Tensor] = []
+    around = promising(problem)
+    for _ in range(q):
+        taken = [problem.tried] + [t for t in (problem.pending, avoid) if t is not None]
+        point = maximise(
+            acquisition_function(acquisition, problem),
+            bounds,
+            search=search,
+            around=around,
+            seed=problem.seed,
+            space=space,
+            taken=torch.cat(taken),
+        )
+        found.append(point)
+        problem = problem.after(point.unsqueeze(0))
+    return torch.stack(found)
+
+
+def promising(problem: Problem) -> Tensor:
+    """The tried points of best posterior mean, (k, d)."""
+    with torch.no_grad():
+        mean = problem.model.posterior(problem.tried).mean.squeeze(-1)
+    order = torch.argsort(mean, descending=problem.maximize)
+    return problem.tried[order[:PROMISING]]
+
+
+def _problem(
+    model_or_data: Any,
+    bounds: Any,
+    maximize: bool,
+    surrogate: Any,
+    prior: Any,
+    X_baseline: Any,
+    *,
+    beta: float,
+    seed: int,
+) -> tuple[Problem, Tensor]:
+    if isinstance(model_or_data, LoopState):
+        state = model_or_data
+        if state.model is None:
+            raise InputError("This LoopState has seen no data: state = state.update(X, y).")
+        box = state.bounds if bounds is None else check_bounds(bounds)
+        maximize, model = state.settings.maximize, state.model
+    elif bounds is None:
+        raise InputError("bounds are needed: a 2 x d table of lower and upper bounds.")
+    elif isinstance(model_or_data, Model):
+        box, model = check_bounds(bounds), model_or_data
+    elif isinstance(model_or_data, (tuple, list)) and len(model_or_data) in (2, 3):
+        settings = LoopSettings(surrogate, prior, maximize=maximize)
+        state = LoopState(bounds, settings).update(*model_or_data, seed=seed)
+        box, model = state.bounds, state.model
+    else:
+        raise InputError(
+            "suggest takes data (X, y) or (X, y, y_var), a LoopState, or a BoTorch model, got "
+            f"{type(model_or_data).__name__}."
+        )
+    if X_baseline is None:
+        tried = _training_inputs(model)
+    else:
+        tried = _points(X_baseline, "X_baseline", box.shape[1])
+    return Problem(model, tried, None, maximize, beta, seed), torch.as_tensor(box)
+
+
+def _training_inputs(model: Model) -> Tensor:
+    """The untransformed training inputs that BoTorch models hold, n x d."""
+    inputs = getattr(model, "_original_train_inputs", None)
+    if inputs is None and getattr(model, "train_inputs", None):
+        inputs = model.train_inputs[0]
+    if inputs is None:
+        raise InputError(
+            f"{type(model).__name__} does not hold its training inputs: pass X_baseline, the "
+            "points tried so far."
+        )
+    return inputs.detach().to(torch.double)
+
+
+def _points(X: Any, name: str, columns: int) -> Tensor:
+    matrix = as_matrix(X, name)
+    if matrix.shape[1] != columns:
+        raise InputError(f"{name} has {matrix.shape[1]} columns, the bounds are for {columns}.")
+    return torch.as_tensor(matrix)
+
+
+def _is_torch(model_or_data: Any) -> bool:
+    if isinstance(model_or_data, (tuple, list)):
+        return isinstance(model_or_data[0], Tensor)
+    return isinstance(model_or_data, Model)
