@@ -108,7 +108,10 @@ def match(setting: Setting, seed: int, outer_steps: int = OUTER_STEPS) -> dict:
         x = torch.as_tensor(setting.draw_points(rng, POINTS), dtype=torch.float32)
         factor = target_factor(setting, x)
         critic = train_critic(network, x, factor)
-        gap = critic(draw_target(factor, FUNCTIONS)).mean() - critic(network.draw(x, FUNCTIONS)).mean()
+        gap = (
+            critic(draw_target(factor, FUNCTIONS)).mean()
+            - critic(network.draw(x, FUNCTIONS)).mean()
+        )
         optimizer.zero_grad()
         gap.backward()
         optimizer.step()
