@@ -9,6 +9,16 @@ from torch import Tensor
 
 from bayesnet._errors import InputError
 
+DTYPES = (torch.float32, torch.float64)
+
+
+def check_settings(dtype: Any, max_draws: int | None) -> None:
+    """Raise `InputError` for a dtype or number of draws that a surrogate cannot have."""
+    if dtype not in DTYPES:
+        raise InputError(f"dtype must be torch.float32 or torch.float64, got {dtype}.")
+    if max_draws is not None and max_draws < 1:
+        raise InputError(f"max_draws must be at least 1 or None, got {max_draws}.")
+
 
 def check_training(train_X: Any, train_Y: Any, train_Yvar: Any) -> None:
     """Raise `InputError` unless these are finite float tensors n x d, n x m and n x m or None."""

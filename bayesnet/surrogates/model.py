@@ -12,15 +12,15 @@ from botorch.models.model import Model
 from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError
-from bayesnet.data import Scaling, identity
+from bayesnet.data import Scaling
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.posterior import FunctionDraws
 from bayesnet.surrogates.bridge import Bridge
-from bayesnet.surrogates.checks import check_points, check_training
+from bayesnet.surrogates.checks import check_points, check_settings, check_training
+from bayesnet.surrogates.noise import fitted_noise, given_noise
 from bayesnet.surrogates.outcomes import OutcomeMap
 from bayesnet.surrogates.posterior import DrawsPosterior
-
-DTYPES = (torch.float32, torch.float64)
+from bayesnet.surrogates.tables import choose_scaling, evenly, transformed
 
 
 class Surrogate(Model):
@@ -46,7 +46,9 @@ class Surrogate(Model):
         seed: an integer or a JAX key.
         init: an earlier `Surrogate` or posterior, from whose chains to go on.
         dtype: torch.float32 or torch.float64, in which draws are evaluated (fitting is in
-            float32); results have the dtype of X.
+            float32); that of train_X if None. Results always have the dtype of the X asked
+            about. float32 is up to twice as fast, but its rounding makes L-BFGS give up (with
+            BoTorch's warning, and a second try) in about one of four optimizations.
         device: where JAX fits and evaluates: "auto", "cpu", "gpu", "gpu:1".
         warn: warn, in words, if the sampling should not be trusted.
         max_draws: draws kept for predictions, evenly spaced over the chains; None for all.
@@ -69,7 +71,7 @@ class Surrogate(Model):
         scaling: Scaling | None = None,
         seed: Any = 0,
         init: Any = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         device: Any = "auto",
         warn: bool = True,
         max_draws: int | None = 256,
@@ -78,11 +80,13 @@ class Surrogate(Model):
 
         super().__init__()
         check_training(train_X, train_Y, train_Yvar)
+        dtype = train_X.dtype if dtype is None else dtype
+        check_settings(dtype, max_draws)
         likelihood = GaussianLikelihood() if likelihood is None else likelihood
         if isinstance(init, Surrogate):
             init = init.fitted
-        X, Y, Yvar = _transformed(train_X, train_Y, train_Yvar, input_transform, outcome_transform)
-        scaling = _scaling(
+        X, Y, Yvar = transformed(train_X, train_Y, train_Yvar, input_transform, outcome_transform)
+        scaling = choose_scaling(
             X, Y, scaling, likelihood, prior, target, input_transform, outcome_transform
         )
         fitted = fit(
@@ -100,16 +104,15 @@ class Surrogate(Model):
             progress=False,
             warn=warn,
         )
-        self._config = {
-            "inference": inference,
-            "likelihood": likelihood,
-            "dtype": dtype,
-            "device": device,
-            "warn": warn,
-            "max_draws": max_draws,
-            "seed": seed,
-        }
-        self._attach(fitted, dtype, device, max_draws)
+        self._attach(
+            fitted,
+            inference=inference,
+            dtype=dtype,
+            device=device,
+            warn=warn,
+            max_draws=max_draws,
+            seed=seed,
+        )
         self._original = (train_X, train_Y, train_Yvar)
         self._set_tables(train_X, Y)
         if input_transform is not None:
@@ -123,7 +126,7 @@ class Surrogate(Model):
         cls,
         posterior: FunctionDraws,
         *,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float64,
         device: Any = "auto",
         max_draws: int | None = 256,
     ) -> Self:
@@ -141,37 +144,35 @@ class Surrogate(Model):
         scaling = posterior.data.scaling
         x = posterior.data.x * scaling.x_scale + scaling.x_loc
         tables = (torch.as_tensor(x), torch.as_tensor(scaling.y_out(posterior.data.y)))
-        variance = posterior.data.rows.y_var
-        if variance is not None:
-            variance = np.asarray(variance)[: posterior.data.num_rows] * scaling.y_scale**2
-            variance = torch.as_tensor(variance)
-        self._config = {
-            "inference": posterior.method,
-            "likelihood": posterior.likelihood,
-            "dtype": dtype,
-            "device": device,
-            "warn": True,
-            "max_draws": max_draws,
-            "seed": 0,
-        }
-        self._attach(posterior, dtype, device, max_draws)
+        variance = None
+        if posterior.data.rows.y_var is not None:
+            rows = np.asarray(posterior.data.rows.y_var)[: posterior.data.num_rows]
+            variance = torch.as_tensor(rows * scaling.y_scale**2)
+        check_settings(dtype, max_draws)
+        self._attach(
+            posterior,
+            inference=posterior.method,
+            dtype=dtype,
+            device=device,
+            warn=True,
+            max_draws=max_draws,
+            seed=0,
+        )
         self._original = (*tables, variance)
         self._set_tables(*tables)
         return self.eval()
 
-    def _attach(
-        self, fitted: FunctionDraws, dtype: torch.dtype, device: Any, max_draws: int | None
-    ) -> None:
-        if dtype not in DTYPES:
-            raise InputError(f"dtype must be torch.float32 or torch.float64, got {dtype}.")
-        if max_draws is not None and max_draws < 1:
-            raise InputError(f"max_draws must be at least 1 or None, got {max_draws}.")
+    def _attach(self, fitted: FunctionDraws, **config: Any) -> None:
+        """Take a posterior and the settings of `__init__` with which to fit it again."""
+        self._config = {**config, "likelihood": fitted.likelihood}
         self.fitted = fitted
         self.likelihood = fitted.likelihood
         latents, noise = fitted.split()
-        keep = _evenly(len(latents), max_draws)
+        keep = evenly(len(latents), config["max_draws"])
         self._latents, self._noise_latents = latents[keep], noise[keep]
-        self._bridge = Bridge(fitted.prior, self._latents, dtype=dtype, device=device)
+        self._bridge = Bridge(
+            fitted.prior, self._latents, dtype=config["dtype"], device=config["device"]
+        )
         # Tells this model's draws from another's (see DrawsPosterior).
         self._salt = zlib.crc32(np.ascontiguousarray(self._latents).tobytes())
         self._outputs: tuple[int, ...] | None = None
@@ -255,37 +256,10 @@ class Surrogate(Model):
     def _noise_var(self, observation_noise: bool | Tensor, draws: Tensor) -> Tensor | None:
         """Variances in the space of `draws` (s x batch x q x m), broadcastable to it."""
         if isinstance(observation_noise, Tensor):
-            return self._given_noise(observation_noise, draws)
+            return given_noise(observation_noise, draws, self._outputs)
         if not observation_noise:
             return None
-        bound = self.fitted.bound
-        if not isinstance(self.fitted.likelihood, GaussianLikelihood):
-            raise UnsupportedError(
-                f"observation_noise=True needs Gaussian noise, not {self.fitted.likelihood}."
-            )
-        m = draws.shape[-1]
-        zeros = np.zeros((len(self._latents), 1, m))
-        variance = bound.conditional(self._noise_latents, zeros, None).variance
-        variance = variance * self.fitted.data.scaling.y_scale**2
-        shape = (len(variance), *(1,) * (draws.dim() - 2), m)
-        return torch.as_tensor(np.ascontiguousarray(variance)).to(draws).reshape(shape)
-
-    def _given_noise(self, noise: Tensor, draws: Tensor) -> Tensor:
-        if not bool((noise >= 0).all()):
-            raise InputError("observation_noise holds variances, which must not be negative.")
-        noise = noise.to(draws)
-        m, own = draws.shape[-1], self._outputs
-        if own is not None and noise.shape[-1] == len(own) != m:
-            full = torch.zeros(*noise.shape[:-1], m).to(noise)
-            full[..., list(own)] = noise
-            noise = full
-        try:
-            return noise.expand(draws.shape[1:]).unsqueeze(0)
-        except RuntimeError as error:
-            raise InputError(
-                f"observation_noise has shape {tuple(noise.shape)}, which does not broadcast to "
-                f"{tuple(draws.shape[1:])} (batch x q x m)."
-            ) from error
+        return fitted_noise(self.fitted, self._noise_latents, draws)
 
     def subset_output(self, idcs: list[int]) -> Surrogate:
         """The same model with only the outcomes `idcs`; draws are shared, not fitted again."""
@@ -320,7 +294,9 @@ class Surrogate(Model):
         old_X, old_Y, old_var = self._original
         if (noise is None) != (old_var is None):
             raise InputError("noise must be given for a model with train_Yvar, and only then.")
-        variance = None if noise is None else torch.cat([old_var, noise.to(old_var)])
+        variance = None
+        if noise is not None and old_var is not None:
+            variance = torch.cat([old_var, noise.to(old_var)])
         return type(self)(
             torch.cat([old_X, X.detach().to(old_X)]),
             torch.cat([old_Y, Y.detach().to(old_Y)]),
@@ -339,61 +315,3 @@ class Surrogate(Model):
             "Surrogate does not fantasise: conditioning weight draws on imagined points is not "
             "exact. Use qLogEI, qLogNEI, qUCB or Thompson sampling."
         )
-
-
-def _transformed(
-    train_X: Tensor, train_Y: Tensor, train_Yvar: Tensor | None, inputs: Any, outcomes: Any
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The table in the model's space; transforms that learn from data (bounds) do so here."""
-    with torch.no_grad():
-        X = train_X
-        if inputs is not None:
-            inputs.train()
-            X = inputs.to(train_X)(train_X)
-        if outcomes is None:
-            return X, train_Y, train_Yvar
-        outcomes.train()
-        try:
-            Y, Yvar = outcomes(train_Y, train_Yvar, X=X)
-        except NotImplementedError as error:
-            raise InputError(
-                f"{type(outcomes).__name__} cannot transform train_Yvar: {error}"
-            ) from error
-    return X, Y, Yvar
-
-
-def _scaling(
-    X: Tensor,
-    Y: Tensor,
-    scaling: Scaling | None,
-    likelihood: Any,
-    prior: Any,
-    target: Any,
-    inputs: Any,
-    outcomes: Any,
-) -> Scaling | None:
-    """The coordinate map with the identity on the side of each given transform."""
-    if inputs is None and outcomes is None:
-        return scaling
-    d, m = X.shape[1], Y.shape[1]
-    units = getattr(prior, "units", None) or getattr(target, "units", "scaled")
-    if scaling is None and units == "data":
-        return None
-    if scaling is None:
-        scale_y = getattr(likelihood, "scales_targets", False)
-        scaling = Scaling.from_data(
-            X.double().cpu().numpy(), Y.double().cpu().numpy(), scale_y=scale_y
-        )
-    x_side = (scaling.x_loc, scaling.x_scale) if inputs is None else identity(d)
-    y_side = (scaling.y_loc, scaling.y_scale) if outcomes is None else identity(m)
-    return Scaling(*x_side, *y_side)
-
-
-def _evenly(total: int, most: int | None) -> np.ndarray:
-    """Indices of at most `most` of `total` draws, evenly spaced over the chains."""
-    if most is None or total <= most:
-        return np.arange(total)
-    return np.linspace(0, total - 1, most).round().astype(int)
-
-
-__all__ = ["Surrogate"]

@@ -65,7 +65,7 @@ class OutcomeMap:
         if self.transform is None:
             return mean, spread
         if isinstance(self.transform, ScalarizedPosteriorTransform):
-            squared = self.transform.weights.to(spread) ** 2
+            squared = torch.as_tensor(self.transform.weights).to(spread) ** 2
             return self._posterior_transform(mean), (spread @ squared).unsqueeze(-1)
         if isinstance(self.transform, ExpectationPosteriorTransform):
             n_w, m = self.transform.n_w, spread.shape[-1]
@@ -96,10 +96,6 @@ class OutcomeMap:
     def _posterior_transform(self, y: Tensor) -> Tensor:
         if self.transform is None:
             return y
-        out = self.transform.evaluate(y, X=self.inputs)
-        return out.unsqueeze(-1) if self.transform_scalarizes else out
-
-    @property
-    def transform_scalarizes(self) -> bool:
-        """Whether `evaluate` drops the output axis."""
-        return bool(getattr(self.transform, "scalarize", False))
+        out = self.transform.evaluate(y.contiguous(), X=self.inputs)
+        # A scalarization drops the output axis; a posterior always has one.
+        return out.unsqueeze(-1) if getattr(self.transform, "scalarize", False) else out

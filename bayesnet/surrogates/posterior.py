@@ -154,13 +154,20 @@ class DrawsPosterior(Posterior):
             noise_samples = noise_samples.reshape(
                 *sample_shape, *(1,) * batch, *noise_samples.shape[-2:]
             )
-        std = self._noise_var.sqrt().expand_as(self._draws).index_select(0, index).reshape(shape)
+        std = self._noise_std.index_select(0, index).reshape(shape)
         function = self._draws.index_select(0, index).reshape(shape)
         return self._outcome(function + std * noise_samples.to(function))
 
     @cached_property
+    def _noise_std(self) -> Tensor:
+        """The noise's standard deviation for every entry of the draws; only if `noisy`."""
+        assert self._noise_var is not None
+        return self._noise_var.sqrt().expand_as(self._draws)
+
+    @cached_property
     def _components(self) -> tuple[Tensor, Tensor]:
         """Mean and noise variance of each draw's outcomes, s x batch x q x m."""
+        assert self._noise_var is not None
         return self._outcome.noise_moments(self._draws, self._noise_var)
 
     @cached_property
@@ -251,8 +258,7 @@ class DrawsPosterior(Posterior):
                 "transform and a posterior transform have no closed form: use samples."
             )
         select = self._outcome.select
-        std = self._noise_var.sqrt().expand_as(self._draws)
-        return select(self._draws), select(std), True
+        return select(self._draws), select(self._noise_std), True
 
 
 def _normal_density(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:

@@ -28,18 +28,17 @@ class DrawsSampler(MCSampler):
 
     def __init__(self, sample_shape: torch.Size, seed: int | None = None) -> None:
         super().__init__(sample_shape=sample_shape, seed=seed)
+        self.base_samples: Tensor | None
+        self.noise_samples: Tensor | None
         self.register_buffer("noise_samples", None)
-        self._chosen_from: tuple[int, int] | None = None
+        self._num_draws = 0
 
-    def forward(self, posterior: DrawsPosterior) -> Tensor:
+    def forward(self, posterior: DrawsPosterior) -> Tensor:  # type: ignore[override]
         """Samples `sample_shape x batch x q x m`."""
-        source = (posterior.num_draws, posterior.salt)
-        if self.base_samples is None or (
-            self._chosen_from is not None and self._chosen_from[0] != posterior.num_draws
-        ):
+        if self.base_samples is None or self._num_draws != posterior.num_draws:
             generator = torch.Generator().manual_seed(self.seed + posterior.salt)
             self.base_samples = choose_draws(self.sample_shape, posterior.num_draws, generator)
-            self._chosen_from = source
+            self._num_draws = posterior.num_draws
         noise = self._noise(posterior) if posterior.noisy else None
         return posterior.rsample_from_base_samples(
             self.sample_shape, self.base_samples, noise_samples=noise
@@ -49,15 +48,14 @@ class DrawsSampler(MCSampler):
         """Standard normal base samples, point by point, so that more points keep the first."""
         q, m = posterior.noise_shape
         kept = self.noise_samples
-        have = 0 if kept is None or kept.shape[-1] != m else kept.shape[-2]
-        if have < q:
-            columns = [kept] if have else []
-            for j in range(have, q):
-                generator = torch.Generator().manual_seed(self.seed + 7919 * (j + 1))
-                shape = (*self.sample_shape, 1, m)
-                columns.append(torch.randn(shape, generator=generator, dtype=torch.float64))
-            self.noise_samples = torch.cat(columns, dim=-2)
-        return self.noise_samples[..., :q, :]
+        if kept is None or kept.shape[-1] != m:
+            kept = torch.zeros((*self.sample_shape, 0, m), dtype=torch.float64)
+        for j in range(kept.shape[-2], q):
+            generator = torch.Generator().manual_seed(self.seed + 7919 * (j + 1))
+            column = torch.randn((*self.sample_shape, 1, m), generator=generator, dtype=kept.dtype)
+            kept = torch.cat([kept, column], dim=-2)
+        self.noise_samples = kept
+        return kept[..., :q, :]
 
     def _update_base_samples(self, posterior: Any, base_sampler: Any) -> None:
         """Draws are coherent over points by themselves: nothing to do."""
