@@ -8,6 +8,8 @@ from __future__ import annotations
 from bayesnet.bo._require import EXTRAS  # isort: split
 
 from bayesnet.bo.acquisition import ACQUISITIONS
+from bayesnet.bo.minimize import minimize
+from bayesnet.bo.sampler import BayesNetSampler
 from bayesnet.bo.space import Space
 from bayesnet.bo.state import LoopSettings, LoopState
 from bayesnet.bo.suggest import suggest, suggest_from_pool
@@ -15,9 +17,11 @@ from bayesnet.bo.suggest import suggest, suggest_from_pool
 __all__ = [
     "ACQUISITIONS",
     "EXTRAS",
+    "BayesNetSampler",
     "LoopSettings",
     "LoopState",
     "Space",
+    "minimize",
     "suggest",
     "suggest_from_pool",
 ]

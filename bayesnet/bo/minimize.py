@@ -1,0 +1,283 @@
+"""`minimize`: a whole study, which a killed process or several workers can share."""
+
+from __future__ import annotations
+
+import json
+import logging
+import numbers
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage, RDBStorage, fail_stale_trials
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from bayesnet._errors import InputError, unknown_name
+from bayesnet.bo.sampler import BayesNetSampler
+from bayesnet.bo.space import Space
+from bayesnet.bo.trials import patience, retried_numbers, still_running
+from bayesnet.bo.workers import WORKER_KEY, mark, retire_dead_trials, retry_callback, this_worker
+from bayesnet.inference import PRESETS
+
+# Seconds between two signs of life of a running trial, and after which silence means death (on
+# the same machine a dead process is seen at once).
+HEARTBEAT = 10
+GRACE = 60
+# Seconds between two looks at trials that other workers still run.
+POLL = 0.5
+SPACE_KEY = "bayesnet:space"
+SURPLUS_KEY = "bayesnet:surplus"
+DEFAULT_NAME = "bayesnet"
+DIRECTIONS = ("minimize", "maximize")
+
+_log = logging.getLogger(__name__)
+
+
+def minimize(
+    objective: Callable[[dict[str, Any]], float],
+    space: Any,
+    surrogate: Any = "hmc",
+    n_trials: int = 50,
+    storage: str | BaseStorage | None = None,
+    seed: int | None = 0,
+    *,
+    study_name: str | None = None,
+    directions: str | Iterable[str] = "minimize",
+    prior: Any = None,
+    target: Any = None,
+    likelihood: Any = None,
+    acquisition: str = "log_nei",
+    n_startup_trials: int | None = None,
+    callbacks: Iterable[Callable[[Study, FrozenTrial], None]] = (),
+    catch: tuple[type[Exception], ...] = (),
+    progress: bool = False,
+    device: Any = "auto",
+) -> Study:
+    """Minimise an expensive function of named parameters.
+
+    A study in a database can be run by several processes at once, and goes on where it stopped
+    when this is called again with the same `storage` and `study_name`: a trial whose process was
+    killed is run again with the same parameters.
+
+    Args:
+        objective: a dictionary of parameters -> a number. NaN means that the trial failed; an
+            exception ends the run unless its type is in `catch`.
+        space: name -> `(low, high)` (integers if both are), a list of choices, or an Optuna
+            distribution (log, step).
+        surrogate: "hmc", "nuts", a method such as `bn.HMC(chains=4)`, "random" (no surrogate), or
+            any Optuna sampler.
+        n_trials: finished trials of the study in all, over workers and restarts. Returns when
+            there are so many, also where other workers run the last of them.
+        storage: None (memory), a database URL ("sqlite:///study.db"), or an Optuna storage.
+        seed: the same seed gives the same study (one worker, not interrupted).
+        study_name: under which a storage keeps it ("bayesnet" if None).
+        directions: "minimize" or "maximize".
+        prior, target, likelihood, acquisition, n_startup_trials, device: see `BayesNetSampler`.
+        callbacks: called with (study, trial) after each trial, as in Optuna.
+        progress: show Optuna's progress bar.
+
+    Returns:
+        The Optuna study: `best_params`, `best_value`, `trials_dataframe()`.
+
+    Raises:
+        InputError: unusable arguments, an objective that returns no number, or a study of that
+            name with another space or direction.
+    """
+    if not callable(objective):
+        raise InputError(f"objective must be a function of a dictionary, got {objective!r}.")
+    if not isinstance(n_trials, numbers.Integral) or n_trials < 1:
+        raise InputError(f"n_trials must be a positive integer, got {n_trials!r}.")
+    space = Space.of(space)
+    direction = _direction(directions)
+    sampler = _sampler(
+        surrogate,
+        space=space,
+        seed=seed,
+        prior=prior,
+        target=target,
+        likelihood=likelihood,
+        acquisition=acquisition,
+        n_startup_trials=n_startup_trials,
+        device=device,
+    )
+    study = _study(storage, study_name, direction, sampler, space)
+    _Run(objective, space, int(n_trials), tuple(callbacks), catch, progress).finish(study)
+    return study
+
+
+class _Run:
+    """The part of one process in a study."""
+
+    def __init__(
+        self,
+        objective: Callable[[dict[str, Any]], float],
+        space: Space,
+        n_trials: int,
+        callbacks: tuple[Any, ...],
+        catch: tuple[type[Exception], ...],
+        progress: bool,
+    ) -> None:
+        self.objective, self.space, self.n_trials = objective, space, n_trials
+        self.callbacks, self.catch, self.progress = callbacks, catch, progress
+        self.done = False
+
+    def finish(self, study: Study) -> None:
+        """Run trials, and wait for those of others, until the study is complete."""
+        while True:
+            retire_dead_trials(study)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # experimental in Optuna 5
+                fail_stale_trials(study)
+            todo = self._todo(study)
+            if todo:
+                self.done = False
+                study.optimize(
+                    self._evaluate,
+                    n_trials=todo,
+                    callbacks=[*self.callbacks, self._stop_when_done],
+                    catch=self.catch,
+                    show_progress_bar=self.progress,
+                )
+                if study._stop_flag and not self.done:
+                    return  # stopped by a callback of the user
+            elif self._awaited(study):
+                time.sleep(POLL)
+            else:
+                return
+
+    def _counted(self, study: Study) -> list[FrozenTrial]:
+        """The trials that make up `n_trials`: not those run again, nor those beyond the number."""
+        trials = study.get_trials(deepcopy=False)
+        again = retried_numbers(trials)
+        return [t for t in trials if t.number not in again and SURPLUS_KEY not in t.system_attrs]
+
+    def _todo(self, study: Study) -> int:
+        """How many trials nobody has begun."""
+        counted = self._counted(study)
+        waiting = sum(t.state == TrialState.WAITING for t in counted[: self.n_trials])
+        return waiting + max(self.n_trials - len(counted), 0)
+
+    def _stop_when_done(self, study: Study, trial: FrozenTrial) -> None:
+        if self._todo(study) == 0:
+            self.done = True
+            study.stop()
+
+    def _awaited(self, study: Study) -> bool:
+        """Whether another process is running one of the trials, as far as can be told."""
+        trials = self._counted(study)
+        limit, own = patience(trials), [None, this_worker()]
+        return any(
+            still_running(t, limit) and t.system_attrs.get(WORKER_KEY) not in own for t in trials
+        )
+
+    def _evaluate(self, trial: Trial) -> float:
+        if not isinstance(trial.study.sampler, BayesNetSampler):  # which has done it
+            mark(trial.study, trial._trial_id)
+        before = [t for t in self._counted(trial.study) if t.number < trial.number]
+        if len(before) >= self.n_trials:
+            # Two workers began the last trial at the same moment; this is the later one.
+            trial.storage.set_trial_system_attr(trial._trial_id, SURPLUS_KEY, True)
+            raise optuna.TrialPruned("The study has its trials already.")
+        params = {name: _ask(trial, name, d) for name, d in self.space.distributions.items()}
+        return _as_number(self.objective(params))
+
+
+def _ask(trial: Trial, name: str, dist: Any) -> Any:
+    if isinstance(dist, CategoricalDistribution):
+        return trial.suggest_categorical(name, dist.choices)
+    ask = trial.suggest_float if isinstance(dist, FloatDistribution) else trial.suggest_int
+    return ask(name, dist.low, dist.high, step=dist.step, log=dist.log)
+
+
+def _as_number(value: Any) -> float:
+    """A Python float from what the objective returned, NaN included."""
+    item = value
+    if hasattr(value, "item") and getattr(value, "size", None) is not None:
+        size = value.numel() if hasattr(value, "numel") else value.size
+        item = value.item() if size == 1 else value
+    if not isinstance(item, numbers.Real):
+        raise InputError(
+            f"The objective must return one number, got {type(value).__name__}: {value!r}."
+        )
+    return float(item)
+
+
+def _direction(directions: str | Iterable[str]) -> str:
+    names = [directions] if isinstance(directions, str) else list(directions)
+    if len(names) != 1:
+        raise InputError(f"One objective is optimized, got {len(names)} directions.")
+    if names[0] not in DIRECTIONS:
+        raise unknown_name("direction", names[0], DIRECTIONS)
+    return names[0]
+
+
+def _sampler(surrogate: Any, *, seed: int | None, **options: Any) -> BaseSampler:
+    if isinstance(surrogate, BaseSampler):
+        return surrogate
+    if isinstance(surrogate, str):
+        if surrogate == "random":
+            return RandomSampler(seed=seed)
+        if surrogate not in PRESETS:
+            raise unknown_name("surrogate", surrogate, [*PRESETS, "random"])
+    return BayesNetSampler(surrogate, seed=seed, **options)
+
+
+def _study(
+    storage: Any, name: str | None, direction: str, sampler: BaseSampler, space: Space
+) -> Study:
+    if name is None and storage is not None:
+        name = DEFAULT_NAME
+    study = optuna.create_study(
+        storage=_storage(storage),
+        sampler=sampler,
+        study_name=name,
+        direction=direction,
+        load_if_exists=True,
+    )
+    described = {n: json.loads(distribution_to_json(d)) for n, d in space.distributions.items()}
+    stored = study._storage.get_study_system_attrs(study._study_id).get(SPACE_KEY)
+    if stored is None and study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        _log.info("Study %r was begun elsewhere: its space is not checked.", study.study_name)
+    if stored is None:
+        study._storage.set_study_system_attr(study._study_id, SPACE_KEY, described)
+    elif stored != described:
+        raise InputError(
+            f"The storage holds a study {study.study_name!r} with another space. Give this one "
+            "another study_name, or the space that it was begun with."
+        )
+    if study.direction.name.lower() != direction:
+        raise InputError(
+            f"The storage holds a study {study.study_name!r} with the direction "
+            f"{study.direction.name.lower()!r}, not {direction!r}: give another study_name."
+        )
+    return study
+
+
+def _storage(storage: Any) -> Any:
+    if not isinstance(storage, str):
+        if storage is not None and not isinstance(storage, BaseStorage):
+            raise InputError(
+                "storage must be None, a database URL such as 'sqlite:///study.db', or an Optuna "
+                f"storage, got {type(storage).__name__}."
+            )
+        return storage
+    if "://" not in storage:
+        raise InputError(
+            f"storage {storage!r} is no database URL; for a file: 'sqlite:///{storage}'."
+        )
+    # SQLite locks its file while another worker writes: wait, rather than fail.
+    patient = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the heartbeat is experimental in Optuna 5
+        return RDBStorage(
+            storage,
+            engine_kwargs=patient,
+            heartbeat_interval=HEARTBEAT,
+            grace_period=GRACE,
+            heartbeat_stale_trial_callback=retry_callback(),
+        )
