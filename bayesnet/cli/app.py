@@ -10,6 +10,7 @@ from bayesnet import __version__
 from bayesnet.cli.devices import devices
 from bayesnet.cli.fit import fit
 from bayesnet.cli.predict import predict
+from bayesnet.cli.prior import prior_app
 
 app = typer.Typer(
     name="bayesnet",
@@ -48,4 +49,5 @@ def bayesnet(
 
 app.command()(fit)
 app.command()(predict)
+app.add_typer(prior_app)
 app.command()(devices)
