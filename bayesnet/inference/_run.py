@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -27,6 +28,7 @@ CHUNK = 25
 Progress = Callable[[str, int, int], None]
 
 
+@runtime_checkable
 class ChainSampler(Protocol):
     """One Markov chain: state in, state out. Hashable, so that programs are cached on it."""
 
@@ -56,7 +58,7 @@ class Run:
     """What the loop returns.
 
     `latents` (c, s, p); `stats` name -> (c, s); `states` the last state of each chain, from
-    which a later run starts warm; `seconds` by phase, compilation included.
+    which a later run starts warm; `seconds` by phase (compile, warmup, sampling).
     """
 
     latents: np.ndarray
@@ -96,15 +98,22 @@ def run_chains(
         start = jax.random.normal(key_start, (chains, model.size), model.rows.y.dtype)
     states = _start(sampler, model, start, warm_states)
 
+    def warm(state: PyTree, k: Key, done: int, count: int) -> PyTree:
+        return _warm_program(sampler, warmup, model, state, k, jnp.int32(done), jnp.int32(count))
+
+    def draw(state: PyTree, k: Key, done: int, count: int) -> tuple[PyTree, PyTree]:
+        return _draw_program(sampler, thin, model, state, k, jnp.int32(done), jnp.int32(count))
+
     began = time.perf_counter()
     keys = jax.random.split(key_warm, chains)
+    if warmup:
+        _compile(warm, states[0], keys[0], layout)
+    _compile(draw, states[0], keys[0], layout)
+    compiled = time.perf_counter()
+
     for done in range(0, warmup, CHUNK):
         count = min(CHUNK, warmup - done)
-
-        def warm_one(state: PyTree, k: Key, done: int = done, count: int = count) -> PyTree:
-            return _warm_chunk(sampler, warmup, model, state, k, done, count)
-
-        states = _each_chain(warm_one, states, keys, layout)
+        states = _each_chain(partial(warm, done=done, count=count), states, keys, layout)
         report("warm-up", done + count, warmup)
     if warmup:
         states = sampler.pool(model, states)
@@ -116,14 +125,9 @@ def run_chains(
     try:
         for done in range(0, draws, CHUNK):
             count = min(CHUNK, draws - done)
-
-            def draw_one(state: PyTree, k: Key, done: int = done, count: int = count) -> PyTree:
-                return _draw_chunk(sampler, thin, model, state, k, done, count)
-
-            results = _each_chain(draw_one, states, keys, layout)
+            results = _each_chain(partial(draw, done=done, count=count), states, keys, layout)
             states = [state for state, _ in results]
-            kept = [jax.tree.map(lambda a: np.asarray(a)[:count], out) for _, out in results]
-            pieces.append(_stack(kept))
+            pieces.append(_stack([out for _, out in results], count))
             report("sampling", done + count, draws)
     except KeyboardInterrupt:
         if not pieces:
@@ -131,13 +135,29 @@ def run_chains(
         interrupted = True
     latents = np.concatenate([z for z, _ in pieces], axis=1)
     stats = {k: np.concatenate([s[k] for _, s in pieces], axis=1) for k in pieces[0][1]}
-    seconds = {"warmup": warmed - began, "sampling": time.perf_counter() - warmed}
+    seconds = {
+        "compile": compiled - began,
+        "warmup": warmed - compiled,
+        "sampling": time.perf_counter() - warmed,
+    }
     return Run(latents, stats, states, seconds, interrupted)
 
 
-def _stack(kept: list[Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    latents = np.stack([z for z, _ in kept])
-    return latents, {name: np.stack([s[name] for _, s in kept]) for name in kept[0][1]}
+def _compile(
+    work: Callable[[PyTree, Key, int, int], PyTree], state: PyTree, key: Key, layout: str
+) -> None:
+    """Compile a program by a call of no steps, before threads would each do so."""
+    if layout == "threads":
+        jax.block_until_ready(work(state, key, 0, 0))
+
+
+def _stack(outs: list[Any], count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The first `count` draws of each chain's chunk: latents (c, count, p), stats (c, count)."""
+    latents = np.stack([np.asarray(z)[:count] for z, _ in outs])
+    names = outs[0][1]
+    return latents, {
+        k: np.stack([np.asarray(stats[k])[:count] for _, stats in outs]) for k in names
+    }
 
 
 def _start(
@@ -171,30 +191,6 @@ def _each_chain(
 @eqx.filter_jit
 def _init_chain(sampler: ChainSampler, model: LatentModel, z: Array, warm: PyTree) -> PyTree:
     return sampler.init(model, z, warm)
-
-
-def _warm_chunk(
-    sampler: ChainSampler,
-    total: int,
-    model: LatentModel,
-    state: PyTree,
-    key: Key,
-    done: int,
-    count: int,
-) -> PyTree:
-    return _warm_program(sampler, total, model, state, key, jnp.asarray(done), jnp.asarray(count))
-
-
-def _draw_chunk(
-    sampler: ChainSampler,
-    thin: int,
-    model: LatentModel,
-    state: PyTree,
-    key: Key,
-    done: int,
-    count: int,
-) -> PyTree:
-    return _draw_program(sampler, thin, model, state, key, jnp.asarray(done), jnp.asarray(count))
 
 
 @eqx.filter_jit
