@@ -102,8 +102,8 @@ def _read_entry(where: str, spec: Any) -> Any:
         if _is_pair_of_numbers(bounds):
             return _interval(where, *bounds, log=bool(spec.get("log", False)))
     raise InputError(
-        f'{where}: expected [low, high], a list of choices, {{"low": ..., "high": ..., "log": true}} '
-        'or {"choices": [...]}.'
+        f"{where}: expected [low, high], a list of choices, "
+        '{"low": ..., "high": ..., "log": true} or {"choices": [...]}.'
     )
 
 

@@ -9,6 +9,7 @@ import typer
 from bayesnet import __version__
 from bayesnet.cli.devices import devices
 from bayesnet.cli.fit import fit
+from bayesnet.cli.optimize import optimize
 from bayesnet.cli.predict import predict
 from bayesnet.cli.prior import prior_app
 
@@ -49,5 +50,6 @@ def bayesnet(
 
 app.command()(fit)
 app.command()(predict)
+app.command()(optimize)
 app.add_typer(prior_app)
 app.command()(devices)
