@@ -26,6 +26,10 @@ LOOP_HMC = HMC(chains=2, warmup=300, draws=128, max_steps=128)
 LOOP_NUTS = NUTS(chains=2, warmup=200, draws=128, max_depth=7)
 # The warm-up of chains that go on from the last step, as a part of the whole one.
 WARM_PART = 1 / 3
+# A chain that accepts less often than this is stuck (its step size was tuned elsewhere): all are
+# run on from where they are, this many times at most.
+STUCK = 0.3
+RERUNS = 2
 # The mass matrix is tuned anew when the table has grown by this factor since it was.
 GROWTH = 2.0
 
@@ -120,20 +124,30 @@ class LoopState:
         clipped = winsorise(y_matrix[:, 0], maximize=settings.maximize)
         y_scale, moved = robust_scale(clipped, self.y_scale)
         cold = self.model is None or moved or len(clipped) >= GROWTH * self.tuned_at
-        model = Surrogate(
-            torch.as_tensor(x_matrix),
-            torch.as_tensor(clipped).unsqueeze(1),
-            None if variance is None else torch.as_tensor(variance),
-            prior=settings.prior if self.model is None else self.posterior.prior,
-            target=settings.target if self.model is None else None,
-            inference=settings.inference if cold else _shorter(settings.inference),
-            likelihood=settings.likelihood,
-            scaling=Scaling.from_bounds(self.bounds, *(np.array([v]) for v in y_scale)),
-            seed=seed,
-            init=self._start(cold),
-            device=settings.device,
-            warn=settings.warn,
-        )
+        table = [torch.as_tensor(x_matrix), torch.as_tensor(clipped).unsqueeze(1)]
+        if variance is not None:
+            table.append(torch.as_tensor(variance))
+
+        def fitted(previous: Surrogate | None, init: Any, method: Any, attempt: int) -> Surrogate:
+            return Surrogate(
+                *table,
+                prior=settings.prior if previous is None else previous.fitted.prior,
+                target=settings.target if previous is None else None,
+                inference=method,
+                likelihood=settings.likelihood,
+                scaling=Scaling.from_bounds(self.bounds, *(np.array([v]) for v in y_scale)),
+                seed=seed + attempt,
+                init=init,
+                device=settings.device,
+                warn=settings.warn,
+            )
+
+        shorter = _shorter(settings.inference)
+        model = fitted(self.model, self._start(cold), settings.inference if cold else shorter, 0)
+        for attempt in range(RERUNS):
+            if not _stuck(model.fitted):
+                break
+            model = fitted(model, model.fitted, shorter, attempt + 1)
         return replace(
             self,
             model=model,
@@ -162,6 +176,12 @@ def check_bounds(bounds: Any) -> np.ndarray:
             f"bounds of column {column}: low must be below high, got {matrix[:, column].tolist()}."
         )
     return matrix
+
+
+def _stuck(posterior: Any) -> bool:
+    """Whether some chain hardly moved (never, for methods that have no acceptance rate)."""
+    rates = getattr(posterior, "stats", {}).get("acceptance_rate")
+    return rates is not None and bool((np.mean(rates, axis=1) < STUCK).any())
 
 
 def _shorter(method: Any) -> Any:
