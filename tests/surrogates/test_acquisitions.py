@@ -21,7 +21,8 @@ from botorch.optim import optimize_acqf
 from botorch.utils.multi_objective.box_decompositions import NondominatedPartitioning
 from conftest import CENTRE
 
-from bayesnet.surrogates import count_traces
+import bayesnet as bn
+from bayesnet.surrogates import Surrogate, count_traces
 
 UNIT = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.double)
 BASELINE = torch.tensor([[0.1, 0.1], [0.9, 0.2], [0.4, 0.6]], dtype=torch.double)
@@ -113,20 +114,22 @@ def test_thompson_sampling(bumps):
 def test_optimize_finds_the_optimum(bumps, name, q):
     torch.manual_seed(0)
     acquisition = JOINT[name](bumps, None)
-    best, value = optimize_acqf(acquisition, UNIT, q=q, num_restarts=4, raw_samples=64)
-    # As good as the best of a fine grid (q = 1) or of many random batches.
+    best, value = optimize_acqf(acquisition, UNIT, q=q, num_restarts=6, raw_samples=128)
+    # As good as the best of a fine grid (q = 1), or of other random batches than it began with.
     side = torch.linspace(0, 1, 60, dtype=torch.double)
-    grid = torch.cartesian_prod(side, side)[:, None] if q == 1 else candidates(3000, q)
+    grid = torch.cartesian_prod(side, side)[:, None] if q == 1 else candidates(128, q)
     with torch.no_grad():
         assert value >= acquisition(grid).max() - 1e-4
     assert (best - OPTIMUM).norm(dim=-1).min() < 0.1
 
 
-def test_the_pipeline_from_a_table_finds_its_optimum(fitted, table):
-    """Ten rows of a parabola, a short fit: the next point is near the parabola's top."""
+@pytest.mark.slow
+def test_the_pipeline_from_a_table_finds_its_optimum(table):
+    """Ten rows of a parabola under the default prior: the next point is near its top."""
     torch.manual_seed(0)
-    best, _ = optimize_acqf(PosteriorMean(fitted), UNIT, q=1, num_restarts=4, raw_samples=64)
-    assert (best - torch.tensor([0.6, 0.4])).norm() < 0.25
+    model = Surrogate(*table, inference=bn.HMC(chains=2, warmup=300, draws=200), warn=False)
+    best, _ = optimize_acqf(PosteriorMean(model), UNIT, q=1, num_restarts=4, raw_samples=64)
+    assert (best - torch.tensor([0.6, 0.4])).norm() < 0.1
 
 
 def test_programs_are_traced_once_a_bucket_and_never_again(make):
