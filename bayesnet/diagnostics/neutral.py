@@ -16,7 +16,7 @@ from bayesnet._types import Array, Float
 
 FUNCTIONALS = ("maximum", "arc_length", "up_crossings", "largest_increment")
 # Trees of the forest that tells the two sets apart, and folds of its cross-validation.
-TREES, FOLDS = 100, 4
+TREES, FOLDS = 60, 3
 # Bandwidths of the kernel two-sample statistic, as multiples of the median distance.
 BANDWIDTHS = (0.5, 1.0, 2.0)
 

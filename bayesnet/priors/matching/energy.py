@@ -20,10 +20,12 @@ class Energy:
     draws, and it is zero in the mean, not in every sample, for equal laws.
 
     Args:
-        increments: weight of the increments against the values.
+        increments: weight of the increments against the values. More of it brings arc length and
+            the largest increment closer, less of it the maximum and the up-crossings (measured
+            from 0 to 3 on a 1-50-50-1 tanh network: at 0 roughness is not matched at all).
     """
 
-    increments: float = 1.0
+    increments: float = 0.15
 
     def start(self, key: Key, num_values: int) -> PyTree:
         return ()

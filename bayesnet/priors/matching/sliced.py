@@ -31,7 +31,7 @@ class Sliced:
 
     directions: int = 64
     values: float = 1.0
-    increments: float = 1.0
+    increments: float = 0.5
     curvature: float = 0.0
 
     def start(self, key: Key, num_values: int) -> PyTree:
