@@ -36,6 +36,6 @@ class ConvergenceWarning(UserWarning):
 def unknown_name(kind: str, got: object, known: Iterable[str]) -> InputError:
     """An `InputError` for a name that is not in a registry, with the nearest known ones."""
     names = sorted(known)
-    hint = difflib.get_close_matches(str(got), names, n=1)
+    hint = difflib.get_close_matches(str(got).lower(), names, n=1)
     did_you_mean = f" Did you mean {hint[0]!r}?" if hint else ""
     return InputError(f"Unknown {kind} {got!r}. Known: {', '.join(names)}.{did_you_mean}")

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
+from bayesnet._errors import InputError
+
 __all__ = ["Array", "ArrayLike", "Bool", "Float", "Int", "Key", "PyTree", "as_key"]
 
 ArrayLike: TypeAlias = Any
@@ -20,7 +22,15 @@ Key: TypeAlias = PRNGKeyArray | UInt32[Array, "2"]
 
 
 def as_key(seed: int | Key) -> Key:
-    """A JAX key from an integer seed; a key passes through unchanged."""
+    """A JAX key from an integer seed; a key passes through unchanged.
+
+    Raises `InputError` for anything else.
+    """
     if isinstance(seed, (int, np.integer)):
         return jax.random.key(int(seed))
-    return seed
+    dtype = getattr(seed, "dtype", None)
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        return seed
+    if dtype == np.uint32 and seed.shape == (2,):
+        return seed
+    raise InputError(f"seed must be an integer or a JAX key, got {seed!r}.")

@@ -48,15 +48,18 @@ def as_matrix(a: ArrayLike, name: str, *, columns: int | None = None) -> np.ndar
         a = a.detach().cpu().numpy()
     if type(a).__module__.startswith("scipy.sparse"):
         raise InputError(f"{name} is a sparse matrix; pass a dense array ({name}.toarray()).")
-    array = np.asarray(a)
+    try:
+        array = np.asarray(a)
+    except ValueError as error:
+        raise InputError(f"{name} must be a matrix: its rows differ in length.") from error
     if np.iscomplexobj(array):
         raise InputError(f"Complex data not supported: {name} must hold real numbers.")
     try:
-        matrix = array.astype(np.float64)
+        matrix = _as_numbers(array)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{name} must hold numbers, got {array.dtype} values such as {array.ravel()[:1]}. "
-            "Encode text and categories as numbers first (for example one-hot)."
+            "Encode text, dates and categories as numbers first (for example one-hot)."
         ) from error
     if matrix.ndim == 1:
         matrix = matrix[:, None]
@@ -76,6 +79,26 @@ def as_matrix(a: ArrayLike, name: str, *, columns: int | None = None) -> np.ndar
             "(columns) as input: pass the columns that it was fitted on, in the same order."
         )
     return matrix
+
+
+def _as_numbers(array: np.ndarray) -> np.ndarray:
+    """`array` as float64; text and dates, which NumPy would convert, are refused."""
+    if array.dtype.kind not in "biufO":
+        raise TypeError("not numbers")
+    if array.dtype.kind == "O":
+        if any(isinstance(value, (str, bytes)) for value in array.ravel()):
+            raise TypeError("text")
+        # pandas' missing value has no conversion to float.
+        array = np.asarray(
+            [np.nan if v is None or _is_na(v) else v for v in array.ravel()]
+        ).reshape(array.shape)
+        if array.dtype.kind not in "biufO":
+            raise TypeError("not numbers")
+    return array.astype(np.float64)
+
+
+def _is_na(value: Any) -> bool:
+    return type(value).__name__ in ("NAType", "NaTType")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +153,9 @@ def standardization(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (ddof 0) of each column; scale 1 where it is constant."""
     loc = a.mean(axis=0)
     scale = a.std(axis=0)
-    # A column that is constant up to rounding has no scale of its own.
-    constant = scale <= 1e-12 * np.maximum(1.0, np.abs(loc))
+    # A column that is constant up to rounding has no scale of its own. Relative to the values,
+    # so that the units of a column never decide.
+    constant = scale <= 1e-12 * np.abs(loc)
     return loc, np.where(constant, 1.0, scale)
 
 

@@ -36,7 +36,7 @@ def resolve(device: str | jax.Device = "auto") -> jax.Device:
     if index and not index.isdigit():
         raise InputError(f"Device {device!r}: expected a number after the colon, as in 'gpu:0'.")
     try:
-        found = jax.devices(platform)
+        found = jax.devices(platform or "unnamed")
     except RuntimeError as error:
         present = sorted({d.platform for d in jax.devices()} | {"cpu"})
         raise InputError(
@@ -78,7 +78,7 @@ def cpu_count() -> int:
 
 def current_platform() -> str:
     """The platform on which a program called now would run."""
-    default = jax.config.jax_default_device
+    default = jax.config.jax_default_device  # type: ignore[attr-defined]
     if isinstance(default, jax.Device):
         return default.platform
     return jax.default_backend()
@@ -103,8 +103,8 @@ def run_side_by_side(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     workers = min(cpu_count(), len(items))
     if workers <= 1:
         return [work(item) for item in items]
-    device = jax.config.jax_default_device
-    x64 = bool(jax.config.jax_enable_x64)
+    device = jax.config.jax_default_device  # type: ignore[attr-defined]
+    x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
     def in_thread(item: T) -> R:
         with jax.default_device(device), jax.enable_x64(x64):

@@ -63,21 +63,22 @@ def fit(
     """
     method = resolve_inference(inference)
     likelihood = GaussianLikelihood() if likelihood is None else likelihood
-    if not hasattr(likelihood, "bind"):
+    if not hasattr(likelihood, "bind") or isinstance(likelihood, type):
         raise InputError(
             f"likelihood must be a likelihood such as bn.GaussianLikelihood(), got {likelihood!r}."
         )
+    if init is not None and not isinstance(init, FunctionDraws):
+        raise InputError(f"init must be an earlier posterior, got {type(init).__name__}.")
+    key = as_key(seed)
     with devices.using(device):
         data = _table(prior, target, likelihood, X, y, y_var, scaling)
         prior = resolve_prior(prior, target, data)
         if not method.supports(prior, likelihood):
             # The method's own check names what fits instead.
-            method.fit(prior, likelihood, data, key=as_key(seed))
+            method.fit(prior, likelihood, data, key=key)
             raise UnsupportedError(f"{method} cannot condition {type(prior).__name__}.")
         with _progress_bar(progress) as report:
-            posterior = method.fit(
-                prior, likelihood, data, key=as_key(seed), init=init, progress=report
-            )
+            posterior = method.fit(prior, likelihood, data, key=key, init=init, progress=report)
         if warn:
             warn_if_untrusted(posterior)
     return posterior

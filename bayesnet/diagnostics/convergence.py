@@ -26,6 +26,8 @@ PROBES = 16
 RHAT_LIMIT = 1.05
 ESS_LIMIT = 100.0
 DIVERGENT_LIMIT = 0.01
+# Below this many draws a chain has no halves to compare.
+MIN_DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -151,22 +153,24 @@ def chain_statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     """Rank-normalised split R-hat, bulk and tail ESS of `values` (c, s, k), each (k,).
 
     A quantity that never moves (a constant) has R-hat 1 and all its draws; one that is
-    constant within but not between chains has R-hat infinite.
+    constant within but not between chains has R-hat infinite. NaN below `MIN_DRAWS` draws.
     """
     az = import_arviz()
-    rhat, bulk, tail = [], [], []
+    table = []
     for j in range(values.shape[-1]):
         draws = np.asarray(values[:, :, j], np.float64)
-        if draws.shape[1] < 4:
-            rhat.append(np.nan), bulk.append(np.nan), tail.append(np.nan)
-            continue
-        if np.ptp(draws) == 0:
-            rhat.append(1.0), bulk.append(draws.size), tail.append(draws.size)
-            continue
-        rhat.append(az.rhat(draws) if len(draws) > 1 else az.rhat(_halves(draws)))
-        bulk.append(az.ess(draws, method="bulk"))
-        tail.append(az.ess(draws, method="tail"))
-    return np.asarray(rhat), np.asarray(bulk), np.asarray(tail)
+        if draws.shape[1] < MIN_DRAWS:
+            table.append((np.nan, np.nan, np.nan))
+        elif np.ptp(draws) == 0:
+            table.append((1.0, draws.size, draws.size))
+        elif np.all(np.ptp(draws, axis=1) == 0):
+            # Each chain sits at a place of its own: it is one draw, not many.
+            table.append((np.inf, len(draws), len(draws)))
+        else:
+            rhat = az.rhat(draws if len(draws) > 1 else _halves(draws))
+            table.append((rhat, az.ess(draws, method="bulk"), az.ess(draws, method="tail")))
+    rhat, bulk, tail = np.asarray(table, np.float64).T
+    return rhat, bulk, tail
 
 
 def _halves(draws: np.ndarray) -> np.ndarray:
@@ -184,28 +188,37 @@ def import_arviz() -> Any:
 
 
 def _problems(rows: tuple[Row, ...], divergent: float, posterior: Any) -> tuple[str, ...]:
+    chains, draws, _ = posterior.latents.shape
     found = []
     if posterior.interrupted:
         found.append("the run was interrupted: it holds fewer draws than asked for")
     if not np.isfinite(posterior.latents).all():
         found.append("some draws are not finite")
-    inner = [r for r in rows if "twice" not in r.name]
-    worst = max(inner, key=lambda r: r.rhat if np.isfinite(r.rhat) else np.inf)
+    if draws < MIN_DRAWS:
+        found.append(f"{draws} draws a chain are too few to judge convergence: raise draws")
+    else:
+        found += _disagreements([r for r in rows if "twice" not in r.name])
+    if chains < 4:
+        found.append(f"{chains} chain(s): use at least 4 to judge convergence")
+    if divergent > DIVERGENT_LIMIT:
+        found.append(f"{divergent:.1%} of draws diverged: raise target_acceptance")
+    return tuple(found)
+
+
+def _disagreements(rows: list[Row]) -> list[str]:
+    found = []
+    worst = max(rows, key=lambda r: r.rhat if np.isfinite(r.rhat) else np.inf)
     if not worst.rhat <= RHAT_LIMIT:
         found.append(
             f"chains disagree (R-hat {worst.rhat:.2f} > {RHAT_LIMIT} for {worst.name}): run longer "
             "(warmup, draws)"
         )
-    least = min(inner, key=lambda r: r.ess_bulk if np.isfinite(r.ess_bulk) else -np.inf)
+    least = min(rows, key=lambda r: r.ess_bulk if np.isfinite(r.ess_bulk) else -np.inf)
     if not least.ess_bulk >= ESS_LIMIT:
         found.append(
             f"few effective draws ({least.ess_bulk:.0f} < {ESS_LIMIT:.0f} for {least.name}): raise draws"
         )
-    if posterior.latents.shape[0] < 4:
-        found.append(f"{posterior.latents.shape[0]} chain(s): use at least 4 to judge convergence")
-    if divergent > DIVERGENT_LIMIT:
-        found.append(f"{divergent:.1%} of draws diverged: raise target_acceptance")
-    return tuple(found)
+    return found
 
 
 def warn_if_untrusted(posterior: Any) -> None:
@@ -216,5 +229,5 @@ def warn_if_untrusted(posterior: Any) -> None:
         warnings.warn(
             f"This posterior may not be trusted: {'; '.join(serious)}. See post.diagnostics().",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=3,
         )

@@ -24,9 +24,9 @@ def resolve_inference(inference: str | Inference) -> Any:
         if inference not in PRESETS:
             raise unknown_name("inference method", inference, PRESETS)
         return PRESETS[inference]()
-    if not isinstance(inference, Inference):
+    if isinstance(inference, type) or not isinstance(inference, Inference):
         raise InputError(
             f"inference must be a name ({', '.join(sorted(PRESETS))}) or a method such as bn.HMC(), "
-            f"got {type(inference).__name__}."
+            f"got {inference!r}."
         )
     return inference

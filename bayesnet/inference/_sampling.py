@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
@@ -30,11 +30,16 @@ class MarkovChainMonteCarlo:
     target_acceptance: float = 0.8
 
     def __post_init__(self) -> None:
-        for name in ("chains", "draws", "thin"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.warmup < 0:
-            raise InputError(f"warmup must not be negative, got {self.warmup}.")
+        # Fields of subclasses (max_steps, max_depth) are counts too.
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name == "warmup" else 1
+            if isinstance(field.default, int) and (
+                not isinstance(value, (int, np.integer)) or value < least
+            ):
+                raise InputError(
+                    f"{field.name} must be a whole number, at least {least}, got {value!r}."
+                )
         if not 0 < self.target_acceptance < 1:
             raise InputError(
                 f"target_acceptance must lie between 0 and 1, got {self.target_acceptance}."

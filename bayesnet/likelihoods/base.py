@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from bayesnet._types import Array, Float
 from bayesnet.data import Rows, Scaling
 
 
+@runtime_checkable
 class Conditional(Protocol):
     """The law of y given function values: one component of a mixture for each draw.
 
@@ -28,9 +29,12 @@ class Conditional(Protocol):
 
     def quantile(self, q: float) -> np.ndarray: ...
 
-    def sample(self, rng: np.random.Generator, draw: np.ndarray) -> np.ndarray: ...
+    def sample(self, rng: np.random.Generator, draw: tuple[Any, ...]) -> np.ndarray:
+        """New targets of the components that the index `draw` into (s, n, m) picks."""
+        ...
 
 
+@runtime_checkable
 class BoundLikelihood(Protocol):
     """A likelihood in scaled coordinates; a pytree, with its own noise latents (k, N(0, 1) each)."""
 
@@ -52,6 +56,7 @@ class BoundLikelihood(Protocol):
         ...
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """What the user states: frozen, in the units of y."""
 

@@ -54,12 +54,11 @@ class GaussianLikelihood:
         m = rows.y.shape[1]
         dtype = rows.y.dtype
         law = self.noise_std
-        if law is None and rows.y_var is not None:
-            row_mean = jnp.mean(rows.y_var, axis=0, where=rows.mask[:, None])
-            return BoundGaussian(None, None, row_mean, learned=False)
         row_mean = None
         if rows.y_var is not None:
             row_mean = jnp.mean(rows.y_var, axis=0, where=rows.mask[:, None])
+        if law is None and row_mean is not None:
+            return BoundGaussian(None, None, row_mean, learned=False)
         shift = np.log(scaling.y_scale)
         if law is None:
             law, shift = DEFAULT_NOISE, np.zeros(m)
@@ -85,7 +84,7 @@ class BoundGaussian(eqx.Module):
 
     @property
     def latent_size(self) -> int:
-        return self.log_loc.shape[0] if self.learned else 0
+        return len(self.log_loc) if self.learned and self.log_loc is not None else 0
 
     def _log_std(self, z: Any, xp: Any) -> Any:
         if self.learned:
@@ -155,6 +154,6 @@ class Normal:
     def quantile(self, q: float) -> np.ndarray:
         return self.loc + self.scale * ndtri(q)
 
-    def sample(self, rng: np.random.Generator, draw: np.ndarray) -> np.ndarray:
+    def sample(self, rng: np.random.Generator, draw: tuple[Any, ...]) -> np.ndarray:
         scale = np.broadcast_to(self.scale, self.loc.shape)[draw]
         return self.loc[draw] + scale * rng.standard_normal(scale.shape)

@@ -27,13 +27,21 @@ class ForeignNetwork:
 
     `init_fn(key, in_dim, out_dim) -> params` and `apply_fn(params, x) -> (n, m)`;
     `fan_in(shape)` reads a leaf's fan-in from its shape in that library's layout. Equality is
-    identity, so that compiled programs are cached per wrapped object.
+    identity, so that compiled programs are cached per wrapped object. `source` is what was
+    wrapped: pickling keeps it and wraps it again.
     """
 
     kind: str
     init_fn: Callable[[Key, int, int], PyTree]
     apply_fn: Callable[[PyTree, Any], Any]
     fan_in: Callable[[tuple[int, ...]], int]
+    source: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return as_network, (self.source,)
+
+    def __deepcopy__(self, memo: Any) -> ForeignNetwork:
+        return self  # nothing in it changes, and programs are cached on its identity
 
     def param_shapes(self, in_dim: int, out_dim: int) -> PyTree:
         return jax.eval_shape(lambda key: self.init_fn(key, in_dim, out_dim), jax.random.key(0))
@@ -45,8 +53,10 @@ class ForeignNetwork:
 
         def loc(leaf: Any) -> float:
             values = np.asarray(leaf)
-            constant = values.size > 0 and np.all(values == values.flat[0])
-            return float(values.flat[0]) if constant else 0.0
+            if values.size == 0 or not np.all(values == values.flat[0]):
+                return 0.0
+            # A single number may be a random start (the bias of one output), unless it is a gain.
+            return float(values.flat[0]) if values.size > 1 or values.flat[0] == 1.0 else 0.0
 
         def scale(leaf: Any) -> float:
             return float(self.fan_in(leaf.shape)) ** -0.5 if leaf.ndim > 1 else 1.0
@@ -87,7 +97,7 @@ def from_functions(
                 )
         return params
 
-    return ForeignNetwork("functions", init_fn, apply, _last_axis_is_output)
+    return ForeignNetwork("functions", init_fn, apply, _last_axis_is_output, (init, apply))
 
 
 def from_equinox(module: eqx.Module) -> ForeignNetwork:
@@ -117,7 +127,7 @@ def from_equinox(module: eqx.Module) -> ForeignNetwork:
         del key
         return start
 
-    return ForeignNetwork("equinox", init_fn, apply_fn, _first_axis_is_output)
+    return ForeignNetwork("equinox", init_fn, apply_fn, _first_axis_is_output, module)
 
 
 def from_flax(module: Any) -> ForeignNetwork:
@@ -127,6 +137,7 @@ def from_flax(module: Any) -> ForeignNetwork:
     trainable parameters (batch statistics, caches, random streams).
     """
     from flax import nnx
+    from flax.errors import InvalidRngError
 
     if isinstance(module, nnx.Module):
         return _from_nnx(module)
@@ -137,15 +148,21 @@ def from_flax(module: Any) -> ForeignNetwork:
         return variables["params"]
 
     def apply_fn(params: PyTree, x: Array) -> Array:
-        return module.apply({"params": params}, x)
+        try:
+            return module.apply({"params": params}, x)
+        except InvalidRngError as error:
+            raise InputError(
+                f"The flax module draws random numbers while it runs (dropout?): {error}. Remove "
+                "that layer or make it deterministic."
+            ) from error
 
-    return ForeignNetwork("flax", init_fn, apply_fn, _last_axis_is_output)
+    return ForeignNetwork("flax", init_fn, apply_fn, _last_axis_is_output, module)
 
 
 def _from_nnx(module: Any) -> ForeignNetwork:
     from flax import nnx
 
-    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    graph, params, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
     kinds = {type(v).__name__ for _, v in nnx.to_flat_state(rest)}
     _refuse_state(sorted(kinds))
     start = nnx.to_pure_dict(params)
@@ -155,7 +172,11 @@ def _from_nnx(module: Any) -> ForeignNetwork:
         nnx.replace_by_pure_dict(state, leaves)
         return nnx.merge(graph, state)(x)
 
-    return ForeignNetwork("flax-nnx", lambda key, i, o: start, apply_fn, _last_axis_is_output)
+    def init_fn(key: Key, in_dim: int, out_dim: int) -> PyTree:
+        del key  # an nnx module is built already initialised
+        return start
+
+    return ForeignNetwork("flax-nnx", init_fn, apply_fn, _last_axis_is_output, module)
 
 
 def _refuse_state(names: list[str]) -> None:
@@ -169,6 +190,8 @@ def _refuse_state(names: list[str]) -> None:
 
 def as_network(network: Any) -> Network:
     """`network` itself if it follows the protocol, else wrapped by the adapter that fits."""
+    if isinstance(network, type):
+        raise InputError(f"Pass a network, not its class: {network.__name__}(...).")
     if isinstance(network, Network):
         return network
     if isinstance(network, eqx.Module):

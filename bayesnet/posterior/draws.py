@@ -57,14 +57,19 @@ class FunctionDraws:
         p = self.prior.latent_size
         return flat[:, :p], flat[:, p:]
 
-    def functions(self, x: Float[Array, "n d"]) -> Float[Array, "s n m"]:
-        """Every draw's function at `x`, both in user units; consistent and differentiable in x.
+    def functions(self, x: ArrayLike) -> Float[Array, "s n m"]:
+        """Every draw's function at `x` (n, d), both in user units; consistent, differentiable in x.
 
         The same draws at every call. Traceable by JAX; float32 (float64 if `x` is). For
-        plain predictions use `predict`, which handles any number of rows.
+        plain predictions use `predict`, which handles any number of rows. Raises
+        `InputError` for the wrong number of columns.
         """
         scaling = self.data.scaling
         x = jnp.asarray(x)
+        if x.ndim != 2 or x.shape[1] != self.data.in_dim:
+            raise InputError(f"x must have shape (n, {self.data.in_dim}), got {x.shape}.")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            x = x.astype(jnp.float32)
         scaled = (x - scaling.x_loc.astype(x.dtype)) / scaling.x_scale.astype(x.dtype)
         z, _ = self.split()
         f = evaluate(self.prior, jnp.asarray(z, x.dtype), scaled)
@@ -96,6 +101,8 @@ class FunctionDraws:
             variance = as_matrix(y_var, "y_var")
             if variance.shape != f.shape[1:]:
                 raise InputError(f"y_var must have shape {f.shape[1:]}, got {variance.shape}.")
+            if (variance < 0).any():
+                raise InputError("y_var holds variances, which must not be negative.")
             y_var = variance / scaling.y_scale**2
         components = self.bound.conditional(self.split()[1], f, y_var)
         components = components.affine(scaling.y_loc, scaling.y_scale)

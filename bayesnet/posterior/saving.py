@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,17 @@ def load(path: str | Path, network: Any = None) -> Any:
     description = metadata.get("description", "")
     if _checksum(description, tensors) != metadata.get("sha256"):
         raise FileFormatError(f"{path} does not match its checksum: it was altered after saving.")
-    return _rebuild(json.loads(description), tensors, network)
+    try:
+        root = json.loads(description)
+        if root["class"] not in CLASSES:
+            raise ValueError(f"unknown class {root['class']!r}")
+        return _rebuild(root, tensors, network)
+    except (InputError, UnsupportedError):
+        raise  # the network that was passed
+    except Exception as error:
+        raise FileFormatError(
+            f"{path} does not describe an object of bayesnet: {type(error).__name__}: {error}."
+        ) from error
 
 
 def _checksum(description: str, tensors: dict[str, np.ndarray]) -> str:
@@ -130,7 +141,7 @@ def _describe(value: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
         return {"network": value.kind}
     if isinstance(value, Layout):
         # Rebuilt from the network; kept as the fingerprint that a foreign one must match.
-        return {"layout": {"tree": str(value.treedef), "shapes": [list(s) for s in value.shapes]}}
+        return {"layout": _fingerprint(value)}
     kind = type(value).__name__
     if kind not in CLASSES or type(value).__module__ != CLASSES[kind]:
         raise UnsupportedError(
@@ -140,6 +151,13 @@ def _describe(value: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
     fields = [f.name for f in dataclasses.fields(value) if f.name not in SKIPPED.get(kind, ())]
     content = {f: _describe(getattr(value, f), f"{name}.{f}", tensors) for f in fields}
     return {"class": kind, "fields": content}
+
+
+def _fingerprint(layout: Layout) -> dict[str, Any]:
+    """The names and shapes of a network's parameters, the same in every process."""
+    # Static fields of a module may be functions, which print their address.
+    tree = re.sub(r" at 0x[0-9a-f]+", "", str(layout.treedef))
+    return {"tree": tree, "shapes": [list(s) for s in layout.shapes]}
 
 
 def _rebuild(node: Any, tensors: dict[str, np.ndarray], network: Any) -> Any:
@@ -176,7 +194,7 @@ def _rebuild_network_prior(fields: dict[str, Any], tensors: dict[str, Any], netw
     layout = Layout(net.param_shapes(in_dim, out_dim))
     law = fields["law"]
     saved = law["fields"]["layout"]["layout"]
-    if saved != {"tree": str(layout.treedef), "shapes": [list(s) for s in layout.shapes]}:
+    if saved != _fingerprint(layout):
         raise InputError(
             f"The network has other parameters than the saved one: expected shapes {saved['shapes']}, "
             f"got {[list(s) for s in layout.shapes]}."

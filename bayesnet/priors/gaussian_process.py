@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
-from bayesnet._types import Array, Float, Key
+from bayesnet._types import Array, ArrayLike, Float, Key, as_key
 from bayesnet.data import as_matrix
 from bayesnet.devices import float64_island
 from bayesnet.priors.covariance import Combined, Covariance, as_covariance
@@ -92,8 +92,8 @@ class GaussianProcess:
     def __mul__(self, other: GaussianProcess) -> GaussianProcess:
         return self._combine(other, "product")
 
-    def kernel(self, x1: Float[Array, "n d"], x2: Float[Array, "k d"]) -> Float[Array, "n k"]:
-        """The covariance of function values, computed in float64.
+    def kernel(self, x1: ArrayLike, x2: ArrayLike) -> Float[Array, "n k"]:
+        """The covariance of function values at rows (n, d) and (k, d), computed in float64.
 
         Raises `InputError` if hyper-parameters are random: there is no one kernel then.
         """
@@ -105,15 +105,16 @@ class GaussianProcess:
         hyper = jax.tree.map(lambda a: a[0], self.covariance.draw(jax.random.key(0), 1))
         if not self.covariance.traceable:
             return jnp.asarray(self.covariance.matrix(hyper, x1, x2))
-        return _matrix(self.covariance, hyper, jnp.asarray(x1), jnp.asarray(x2))
+        a, b = (jnp.asarray(x, jnp.result_type(float)) for x in (x1, x2))
+        return _matrix(self.covariance, hyper, a, b)
 
-    def sample(self, key: Key, x: Float[Array, "n d"], num_samples: int) -> Float[Array, "s n m"]:
-        """`num_samples` joint draws at the rows of `x`, in the coordinates of `units`.
+    def sample(self, key: int | Key, x: ArrayLike, num_samples: int) -> Float[Array, "s n m"]:
+        """`num_samples` joint draws at the rows of `x` (n, d), in the coordinates of `units`.
 
-        Raises `InputError` if the covariance matrix is not positive definite.
+        `key` is an integer seed or a JAX key. Raises `InputError` if the covariance matrix is not positive definite.
         """
         x = jnp.asarray(as_matrix(x, "x"), jnp.float32)
-        return self.sample_many(key, x[None], num_samples)[0]
+        return self.sample_many(as_key(key), x[None], num_samples)[0]
 
     def sample_many(
         self, key: Key, xs: Float[Array, "k n d"], num_samples: int
@@ -130,7 +131,7 @@ class GaussianProcess:
                 ]
             )
         if not bool(jnp.isfinite(draws).all()):
-            raise InputError(self._why_not_finite(np.asarray(xs[0])))
+            raise InputError(self._why_not_finite(xs[0]))
         split = draws.reshape(len(xs), num_samples, self.out_dim, xs.shape[1])
         return jnp.swapaxes(split, 2, 3) + self.mean
 
@@ -141,10 +142,10 @@ class GaussianProcess:
         try:
             factor = np.linalg.cholesky(_with_jitter(matrix, np))
         except np.linalg.LinAlgError as error:
-            raise InputError(self._why_not_finite(np.asarray(x))) from error
+            raise InputError(self._why_not_finite(x)) from error
         return jnp.asarray((noise @ factor.T).astype(np.float32))
 
-    def _why_not_finite(self, x: np.ndarray) -> str:
+    def _why_not_finite(self, x: Array) -> str:
         hyper = jax.tree.map(lambda a: a[0], self.covariance.draw(jax.random.key(0), 1))
         matrix = np.asarray(self.covariance.matrix(hyper, x, x), np.float64)
         smallest = np.linalg.eigvalsh(matrix)[0] if np.isfinite(matrix).all() else np.nan

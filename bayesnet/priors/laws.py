@@ -50,7 +50,7 @@ class LogNormal:
         """The value whose latent is `z`."""
         return jnp.exp(jnp.asarray(self.loc, z.dtype) + jnp.asarray(self.scale, z.dtype) * z)
 
-    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
+    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Float[Array, ...]:
         return self.transport(jax.random.normal(key, (*sample_shape, *self.shape)))
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bayesnet._errors import InputError
-from bayesnet._types import Array, Float, Key, PyTree
+from bayesnet._types import Array, ArrayLike, Float, Key, PyTree, as_key
 from bayesnet.networks import Network, as_network
 from bayesnet.priors.weights import WeightLaw, create_weight_law
 
@@ -88,9 +88,16 @@ class NetworkPrior(eqx.Module):
         """The function with latents `z` at the rows of `x`, in the prior's coordinates."""
         return self.network.apply(self.law.decode(z), x)
 
-    def sample(self, key: Key, x: Float[Array, "n d"], num_samples: int) -> Float[Array, "s n m"]:
-        """`num_samples` functions drawn from the prior, at the rows of `x`."""
-        return _sample(self, key, jnp.asarray(x), num_samples)
+    def sample(self, key: int | Key, x: ArrayLike, num_samples: int) -> Float[Array, "s n m"]:
+        """`num_samples` functions drawn from the prior, at the rows of `x` (n, d).
+
+        `key` is an integer seed or a JAX key. Raises `InputError` for another number of columns.
+        """
+        x = jnp.asarray(x)
+        if x.ndim != 2 or x.shape[1] != self.in_dim:
+            raise InputError(f"x must have shape (n, {self.in_dim}), got {x.shape}.")
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return _sample(self, as_key(key), x, num_samples)
 
     def encode(self, params: PyTree) -> Float[Array, " p"]:
         """The latents of given network parameters (for warm starts)."""

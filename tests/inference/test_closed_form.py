@@ -24,6 +24,12 @@ def method(request):
     return METHODS[request.param]
 
 
+# Where the fast suite has seen NUTS agree on a problem of the same kind already.
+NUTS_SLOW = pytest.mark.parametrize(
+    "method", ["hmc", pytest.param("nuts", marks=pytest.mark.slow)], indirect=True
+)
+
+
 def table(n=14, d=2, m=1, seed=0):
     rng = np.random.default_rng(seed)
     x = rng.normal(3.0, 2.0, (n, d))
@@ -91,6 +97,7 @@ def test_linear_network_is_bayesian_linear_regression(method):
     np.testing.assert_allclose(np.exp(pred.log_prob(y_new)), by_hand, rtol=1e-5)
 
 
+@NUTS_SLOW
 def test_known_variance_of_each_row_and_two_outputs(method):
     x, y = table(m=2)
     rng = np.random.default_rng(2)
@@ -123,6 +130,7 @@ def last_layer():
     return init, apply
 
 
+@NUTS_SLOW
 def test_random_last_layer_over_fixed_features(method):
     rng = np.random.default_rng(3)
     x = rng.uniform(-2, 2, (10, 1))

@@ -42,6 +42,14 @@ class Layout:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Layout) and self._key() == other._key()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By a tree of its shapes: the treedef of an equinox module does not survive pickling.
+        shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in self.shapes]
+        return Layout, (jax.tree.unflatten(self.treedef, shapes),)
+
+    def __deepcopy__(self, memo: Any) -> Layout:
+        return self  # nothing in it changes
+
     def __hash__(self) -> int:
         return hash(self._key())
 
