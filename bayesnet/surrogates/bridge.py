@@ -28,8 +28,9 @@ from bayesnet._types import Array, Float
 BUCKETS = (1, 16, 64, 256, 1024)
 # What one more block costs, in points: padding to the next bucket may be cheaper than two blocks.
 BLOCK_COST = 24
-# Draws below which a share is not worth a thread.
-SMALLEST_SHARE = 16
+# Draws times points times latents from which threads pay for their start (about 5 ms of work),
+# and the fewest draws of a share.
+WORK_FOR_THREADS, SMALLEST_SHARE = 2e7, 16
 
 _TRACES: ContextVar[Counter[tuple[str, int, str]] | None] = ContextVar("traces", default=None)
 
@@ -128,11 +129,11 @@ class Bridge:
 
     def _forget(self) -> None:
         """Drop what is tied to this process: shares of the latents on the device."""
-        self._shares: list[Any] = []
+        self._shares: dict[int, list[Any]] = {}
         self._compiled: set[tuple[bool, int]] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shares": [], "_compiled": set()}
+        return {**self.__dict__, "_shares": {}, "_compiled": set()}
 
     def __call__(self, x: Tensor) -> Tensor:
         """Values (s, n, m) at `x` (n, d); differentiable in `x` once."""
@@ -165,7 +166,7 @@ class Bridge:
         def run(z: Any) -> Any:
             return jax.block_until_ready(program(self.prior, z, x))
 
-        shares = self._latent_shares()
+        shares = self._latent_shares(size)
         if (gradients, size) in self._compiled:
             results = devices.run_side_by_side(run, shares)
         else:
@@ -177,17 +178,18 @@ class Bridge:
         values = torch.cat([_to_torch(v)[:, :n] for v, _ in results])
         return values, torch.cat([_to_torch(g)[:, :, :n] for _, g in results], dim=1)
 
-    def _latent_shares(self) -> list[Any]:
-        """The latents on the device, in equal shares, one for each core of a CPU."""
-        if not self._shares:
-            count = 1
-            if devices.current_platform() == "cpu":
-                most = min(devices.cpu_count(), max(1, len(self.latents) // SMALLEST_SHARE))
-                count = max(k for k in range(1, most + 1) if len(self.latents) % k == 0)
+    def _latent_shares(self, points: int) -> list[Any]:
+        """The latents on the device: whole, or in equal shares, one for each core of a CPU."""
+        count, draws = 1, len(self.latents)
+        worth = self.latents.size * points >= WORK_FOR_THREADS
+        if worth and devices.current_platform() == "cpu":
+            most = min(devices.cpu_count(), max(1, draws // SMALLEST_SHARE))
+            count = max(k for k in range(1, most + 1) if draws % k == 0)
+        if count not in self._shares:
             dtype = np.float64 if self.dtype == torch.float64 else np.float32
-            z = self.latents.astype(dtype)
-            self._shares = [jnp.asarray(part) for part in np.split(z, count)]
-        return self._shares
+            parts = np.split(self.latents.astype(dtype), count)
+            self._shares[count] = [jnp.asarray(part) for part in parts]
+        return self._shares[count]
 
 
 class _Evaluate(torch.autograd.Function):

@@ -169,13 +169,17 @@ class Surrogate(Model):
         self.likelihood = fitted.likelihood
         latents, noise = fitted.split()
         keep = evenly(len(latents), config["max_draws"])
-        self._latents, self._noise_latents = latents[keep], noise[keep]
+        self._outputs: tuple[int, ...] | None = None
+        self._keep_draws(latents[keep], noise[keep])
+
+    def _keep_draws(self, latents: np.ndarray, noise_latents: np.ndarray) -> None:
+        """The draws (s, p) behind posteriors, and the likelihood's latents (s, k) of each."""
+        self._latents, self._noise_latents = latents, noise_latents
         self._bridge = Bridge(
-            fitted.prior, self._latents, dtype=config["dtype"], device=config["device"]
+            self.fitted.prior, latents, dtype=self._config["dtype"], device=self._config["device"]
         )
         # Tells this model's draws from another's (see DrawsPosterior).
-        self._salt = zlib.crc32(np.ascontiguousarray(self._latents).tobytes())
-        self._outputs: tuple[int, ...] | None = None
+        self._salt = zlib.crc32(np.ascontiguousarray(latents).tobytes())
 
     def _set_tables(self, train_X: Tensor, Y: Tensor) -> None:
         self.train_inputs = (train_X,)
@@ -263,10 +267,23 @@ class Surrogate(Model):
 
     def subset_output(self, idcs: list[int]) -> Surrogate:
         """The same model with only the outcomes `idcs`; draws are shared, not fitted again."""
+        new = self._shallow_copy()
+        new._outputs = self._select(list(idcs))
+        return new
+
+    def take_draws(self, index: list[int]) -> Surrogate:
+        """The same model with only the draws `index` of its `num_draws`, not fitted again.
+
+        One draw is a deterministic function: Thompson sampling optimizes its mean.
+        """
+        new = self._shallow_copy()
+        new._keep_draws(self._latents[list(index)], self._noise_latents[list(index)])
+        return new
+
+    def _shallow_copy(self) -> Surrogate:
         new = copy.copy(self)
         for store in ("_modules", "_buffers", "_parameters"):
             new.__dict__[store] = dict(self.__dict__[store])
-        new._outputs = self._select(list(idcs))
         return new
 
     def condition_on_observations(

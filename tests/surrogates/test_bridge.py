@@ -115,6 +115,21 @@ def test_every_program_is_traced_once_a_bucket(make):
     assert not second
 
 
+def test_shares_of_the_draws_beside_each_other(make, monkeypatch):
+    posterior = make.posterior(out_dim=2, draws=66)
+    whole, shared = (Bridge(posterior.prior, posterior.split()[0]) for _ in range(2))
+    x = random_points(20).requires_grad_()
+    weights = torch.randn(66, 20, 2, dtype=torch.double)
+    (expected,) = torch.autograd.grad((whole(x) * weights).sum(), x)
+    monkeypatch.setattr("bayesnet.surrogates.bridge.WORK_FOR_THREADS", 0)
+    monkeypatch.setattr("bayesnet.devices.cpu_count", lambda: 3)
+    with count_traces() as traces:
+        (gradient,) = torch.autograd.grad((shared(x) * weights).sum(), x)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-5)
+    assert len(shared._shares[3]) == 3
+    assert set(traces.values()) == {1}
+
+
 def test_another_posterior_of_the_same_shape_traces_nothing(make):
     one, two = (make.posterior(hidden=(3,), draws=24, seed=seed) for seed in (0, 1))
     Bridge(one.prior, one.split()[0])(random_points(4))

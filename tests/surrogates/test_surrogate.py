@@ -307,6 +307,21 @@ def test_max_draws(table, make):
     assert Surrogate.from_posterior(posterior, max_draws=None).num_draws == 40
 
 
+def test_take_draws(make):
+    model = make.surrogate(out_dim=2)
+    X = points(3, 2)
+    values = model.posterior(X, observation_noise=True).values
+    few = model.take_draws([5, 2])
+    assert few.num_draws == 2
+    assert model.num_draws == 24
+    torch.testing.assert_close(few.posterior(X).values, values[[5, 2]])
+    noisy = few.posterior(X, observation_noise=True)
+    assert (noisy.variance > few.posterior(X).variance).all()
+    one = model.take_draws([7]).posterior(X)
+    torch.testing.assert_close(one.mean, values[7])
+    assert (one.variance == 0).all()
+
+
 def test_condition_on_observations_runs_the_chains_again(fitted, table):
     X, _ = table
     new_X, new_Y = torch.tensor([[0.95, 0.95]]).double(), torch.tensor([[25.0]]).double()
