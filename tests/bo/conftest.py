@@ -1,3 +1,5 @@
+from functools import lru_cache
+
 import optuna
 import pytest
 
@@ -7,6 +9,7 @@ import bayesnet as bn
 TINY = bn.HMC(chains=1, warmup=40, draws=30, max_steps=16)
 
 
+@lru_cache
 def tiny_prior(in_dim):
     return bn.NetworkPrior(bn.MLP(hidden=(8,)), in_dim=in_dim)
 

@@ -1,0 +1,187 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from bayesnet import InputError
+from bayesnet.bo import minimize
+from bayesnet.bo.minimize import SURPLUS_KEY
+from bayesnet.bo.trials import PROPOSAL_KEY
+
+from .conftest import TINY, tiny_prior
+
+SCRIPT = Path(__file__).with_name("study_script.py")
+SPACE = {"x": (0.0, 1.0), "k": (1, 5)}
+
+
+def f(params):
+    return (params["x"] - 0.3) ** 2 + params["k"]
+
+
+def tiny(objective=f, space=SPACE, **options):
+    return minimize(objective, space, **{"surrogate": "random", "n_trials": 5, **options})
+
+
+def test_a_study_in_memory_with_the_surrogate():
+    runs = [
+        minimize(f, SPACE, TINY, 8, prior=tiny_prior(2), n_startup_trials=4, seed=5)
+        for _ in range(2)
+    ]
+    assert [t.params for t in runs[0].trials] == [t.params for t in runs[1].trials]
+    assert runs[0].best_value == min(t.value for t in runs[0].trials)
+    assert isinstance(runs[0].best_params["k"], int)
+
+
+def test_n_trials_is_the_total_over_restarts(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    calls = []
+
+    def counted(params):
+        calls.append(params)
+        return f(params)
+
+    for n_trials, total in ((3, 3), (5, 5), (5, 5), (2, 5)):
+        study = tiny(counted, storage=url, n_trials=n_trials)
+        assert len(study.trials) == len(calls) == total
+    in_memory = optuna.storages.InMemoryStorage()
+    for n_trials in (3, 6):
+        assert len(tiny(storage=in_memory, n_trials=n_trials).trials) == n_trials
+
+
+def test_failed_trials_count_and_errors_propagate():
+    study = tiny(lambda p: math.nan)
+    assert [t.state for t in study.trials] == [TrialState.FAIL] * 5
+    with pytest.raises(ZeroDivisionError):
+        tiny(lambda p: 1 / 0)
+    study = tiny(lambda p: 1 / 0, catch=(ZeroDivisionError,))
+    assert len(study.trials) == 5
+
+
+def test_directions_callbacks_and_numbers_of_any_kind():
+    seen = []
+    study = tiny(
+        lambda p: [np.float32(2), torch.tensor(2.0), np.array([2.0]), 2, True][len(seen)],
+        directions=["maximize"],
+        callbacks=[lambda study, trial: seen.append(trial.number)],
+    )
+    assert seen == [0, 1, 2, 3, 4]
+    assert [t.value for t in study.trials] == [2.0, 2.0, 2.0, 2.0, 1.0]
+    assert study.direction.name == "MAXIMIZE"
+    stopped = tiny(callbacks=[lambda study, trial: study.stop()])
+    assert len(stopped.trials) == 1
+
+
+def test_every_kind_of_parameter_reaches_the_objective():
+    space = {
+        "step": optuna.distributions.FloatDistribution(0.0, 1.0, step=0.25),
+        "int": optuna.distributions.IntDistribution(1, 64, log=True),
+        "cat": [None, True],
+        "one": [3],
+    }
+    got = []
+    minimize(
+        lambda p: got.append(p) or p["step"] / p["int"],
+        space,
+        TINY,
+        7,
+        prior=tiny_prior(4),
+        n_startup_trials=4,
+    )
+    assert all(p.keys() == space.keys() and p["one"] == 3 for p in got)
+    assert all(p["step"] % 0.25 == 0 and p["cat"] in (None, True) for p in got)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"surrogate": "hcm"}, "Did you mean 'hmc'"),
+        ({"surrogate": 3}, "inference must be"),
+        ({"surrogate": "hmc", "acquisition": "ei"}, "acquisition"),
+        ({"space": {}}, "empty"),
+        ({"space": {"x": (1, 1)}}, "below high"),
+        ({"objective": "f"}, "function"),
+        ({"n_trials": 0}, "positive"),
+        ({"n_trials": 2.5}, "positive"),
+        ({"directions": "minimise"}, "Did you mean 'minimize'"),
+        ({"directions": ["minimize", "maximize"]}, "One objective"),
+        ({"storage": "study.db"}, "sqlite:///study.db"),
+        ({"storage": 3}, "Optuna"),
+        ({"objective": lambda p: None}, "one number"),
+        ({"objective": lambda p: "3"}, "one number"),
+        ({"objective": lambda p: (1.0, 2.0)}, "one number"),
+        ({"objective": lambda p: np.ones(3)}, "one number"),
+    ],
+)
+def test_bad_arguments_are_refused_in_words(change, words):
+    with pytest.raises(InputError, match=words):
+        tiny(**change)
+
+
+def test_another_space_or_direction_under_the_same_name_is_refused(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    tiny(storage=url)
+    with pytest.raises(InputError, match="another space"):
+        tiny(storage=url, space={"x": (0.0, 2.0), "k": (1, 5)})
+    with pytest.raises(InputError, match="direction"):
+        tiny(storage=url, directions="maximize")
+    assert len(tiny(storage=url, study_name="other", directions="maximize").trials) == 5
+
+
+def worker(url, n_trials, marks, mode):
+    return subprocess.Popen([sys.executable, str(SCRIPT), url, str(n_trials), str(marks), mode])
+
+
+def wait_for(condition, seconds=240):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def test_a_killed_study_resumes(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    victim = worker(url, 10, tmp_path, "die")
+    try:
+        wait_for(lambda: (tmp_path / "waiting").exists() or victim.poll() is not None)
+        assert victim.poll() is None
+    finally:
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.wait()
+    before = optuna.load_study(storage=url, study_name="bayesnet").trials
+    assert [t.state.name for t in before] == ["COMPLETE"] * 6 + ["RUNNING"]
+    assert PROPOSAL_KEY in before[6].system_attrs
+
+    study = minimize(f, SPACE, TINY, 10, url, prior=tiny_prior(2), n_startup_trials=4)
+    after = study.trials
+    assert [(t.params, t.value) for t in after[:6]] == [(t.params, t.value) for t in before[:6]]
+    assert after[6].state == TrialState.FAIL
+    assert after[7].params == before[6].params  # the dead trial is run again
+    assert after[7].state == TrialState.COMPLETE
+    assert sum(t.state == TrialState.COMPLETE for t in after) == 10
+    assert not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in after)
+
+
+def test_two_workers_share_a_study(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    tiny(storage=url, n_trials=1)  # the tables are made before the workers race for them
+    workers = [worker(url, 14, tmp_path, "slow") for _ in range(2)]
+    assert [w.wait(timeout=400) for w in workers] == [0, 0]
+    trials = optuna.load_study(storage=url, study_name="bayesnet").trials
+    done = [t for t in trials if t.state == TrialState.COMPLETE]
+    surplus = [t for t in trials if SURPLUS_KEY in t.system_attrs]
+    assert len(done) == 14
+    assert len(trials) == len(done) + len(surplus)
+    assert all(PROPOSAL_KEY in t.system_attrs for t in done[1:])
+    assert len({str(t.params) for t in done}) > 10
+    calls = [p.read_text().splitlines() for p in tmp_path.glob("calls-*")]
+    assert len(calls) == 2
+    assert sum(map(len, calls)) == 13
