@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import matplotlib
+import matplotlib.ticker
 import numpy as np
 
 matplotlib.use("Agg")  # files only: the demo also runs where there is no screen
@@ -47,7 +48,7 @@ def prior_functions(path: Path, target: Any, matched: Any, unmatched: Any, half:
             ax.plot(t, f[:curves].T, color=colour, lw=1.2, alpha=0.85)
             ax.set(title=title, xlim=(-half, half), ylim=(-limit, limit))
             ax.set_xlabel("position on the diagonal of the input box\n(sd of each column)")
-            ax.legend(loc="upper left")
+            ax.legend(loc="lower left", frameon=True, framealpha=0.85, edgecolor="none")
         axes[0].set_ylabel("function value (sd of y)")
         figure.suptitle(f"Prior functions of {d} inputs, before any data", fontweight="bold")
         figure.savefig(path, dpi=150)
@@ -130,12 +131,15 @@ def optimization(path: Path, outcome: Any) -> None:
             ylabel="cross-validated log loss (nats)",
             xlim=(0.5, len(trials) + 0.5),
         )
+        left.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         left.set_yscale("log")
-        left.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:.2f}"))
-        left.yaxis.set_minor_formatter(matplotlib.ticker.StrMethodFormatter("{x:.2f}"))
+        left.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:.3g}"))
+        left.yaxis.set_minor_formatter(matplotlib.ticker.StrMethodFormatter("{x:.3g}"))
         left.legend()
         _where(right, outcome)
-        figure.colorbar(right.collections[0], ax=right, label="trial number of bayesnet")
+        bar = figure.colorbar(right.collections[0], ax=right, label="trial number of bayesnet")
+        bar.locator = matplotlib.ticker.MaxNLocator(integer=True)
+        bar.update_ticks()
         figure.savefig(path, dpi=150)
         plt.close(figure)
 
