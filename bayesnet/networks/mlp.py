@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ class MLP:
                 "w": jax.ShapeDtypeStruct((a, b), jnp.float32),
                 "b": jax.ShapeDtypeStruct((b,), jnp.float32),
             }
-            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            for a, b in pairwise(sizes)
         )
 
     def base_law(self, in_dim: int, out_dim: int) -> tuple[PyTree, PyTree]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -75,7 +76,7 @@ def test_a_file_is_tensors_and_json_and_nothing_else(saved):
     json.loads(metadata["description"])
     covered = sorted(tuple(entry["data_offsets"]) for entry in header.values())
     assert covered[0][0] == 0
-    assert all(a[1] == b[0] for a, b in zip(covered, covered[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(covered))
     assert 8 + size + covered[-1][1] == len(raw)  # no byte that is not accounted for
 
 
