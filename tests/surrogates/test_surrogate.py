@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
+import sys
 
 import numpy as np
 import oracles
@@ -19,7 +21,7 @@ from botorch.models.transforms.outcome import Log, Power, Standardize
 from gpytorch.priors import LogNormalPrior
 
 import bayesnet as bn
-from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._errors import InputError, MissingExtraError, UnsupportedError
 from bayesnet.data import Scaling, make_data
 from bayesnet.surrogates import DrawsPosterior, Surrogate
 
@@ -420,3 +422,10 @@ def test_bad_settings(make):
     prior = bn.NetworkPrior(bn.MLP((4,)), in_dim=3)
     with pytest.raises(InputError, match="3 inputs"):
         Surrogate(GOOD_X, GOOD_Y, prior=prior)
+
+
+def test_without_botorch_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "botorch", None)
+    monkeypatch.delitem(sys.modules, "bayesnet.surrogates")
+    with pytest.raises(MissingExtraError, match=r"pip install bayesnet\[bo\]"):
+        importlib.import_module("bayesnet.surrogates")
