@@ -32,7 +32,7 @@ class Jumps(NamedTuple):
 
     squared: Float[Array, "k j"]
     cost: Float[Array, " k"]
-    count: Float[Array, " k"]
+    steps: Float[Array, " k"]
     total: Float[Array, " j"]
     total_squared: Float[Array, " j"]
 
@@ -58,7 +58,7 @@ class Jumps(NamedTuple):
         return Jumps(
             self.squared.at[k].add((after - before) ** 2),
             self.cost.at[k].add(gradients + OVERHEAD),
-            self.count.at[k].add(1.0),
+            self.steps.at[k].add(1.0),
             self.total + after,
             self.total_squared + after**2,
         )
@@ -69,21 +69,21 @@ class Jumps(NamedTuple):
 
         The last `num_noise` quantities are noise latents, the others function values.
         """
-        squared, cost, count, total, total_squared = (
+        squared, cost, steps, total, total_squared = (
             np.sum([np.asarray(leaf, np.float64) for leaf in leaves], axis=0)
             for leaves in zip(*chains, strict=True)
         )
-        steps = count.sum()
-        if (count < 5).any() or not np.isfinite(squared).all():
+        all_steps = steps.sum()
+        if (steps < 5).any() or not np.isfinite(squared).all():
             return FIRST_PATH_LENGTH  # a warm-up too short to tell the candidates apart
-        variance = total_squared / steps - (total / steps) ** 2
-        moved = squared / count[:, None] / np.maximum(2 * variance, 1e-12)
+        variance = total_squared / all_steps - (total / all_steps) ** 2
+        moved = squared / steps[:, None] / np.maximum(2 * variance, 1e-12)
         # Jumps of more than one sd squared a side come from noise or antithetic paths.
         moved = np.minimum(moved, 1.0)
-        rate = moved / (2 - moved)
+        rate = np.maximum(moved / (2 - moved), 1e-12)
         functions, noise = np.split(rate, [rate.shape[1] - num_noise], axis=1)
-        effective = np.log(np.quantile(functions, QUANTILE, axis=1) / (cost / count))
+        effective = np.log(np.quantile(functions, QUANTILE, axis=1) / (cost / steps))
         if num_noise:
             # The noise level often mixes slowest of all: it counts as much as the functions.
-            effective += np.log(noise.min(axis=1) / (cost / count))
+            effective += np.log(noise.min(axis=1) / (cost / steps))
         return CANDIDATES[int(np.argmax(effective))]
