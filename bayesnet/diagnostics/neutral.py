@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bayesnet._errors import MissingExtraError
-from bayesnet._types import Array, Float
+from bayesnet._types import ArrayLike
 
 FUNCTIONALS = ("maximum", "arc_length", "up_crossings", "largest_increment")
 # Trees of the forest that tells the two sets apart, and folds of its cross-validation.
@@ -21,9 +21,7 @@ TREES, FOLDS = 60, 3
 BANDWIDTHS = (0.5, 1.0, 2.0)
 
 
-def functionals(
-    values: Float[Array, "s g"], spacing: float | Float[Array, " s"], level: float = 0.0
-) -> dict[str, np.ndarray]:
+def functionals(values: ArrayLike, spacing: ArrayLike, level: float = 0.0) -> dict[str, np.ndarray]:
     """One number a draw (s,): maximum, arc length, up-crossings of `level`, largest increment.
 
     `spacing` is the distance of neighbouring grid points, in the coordinates of the prior.
@@ -39,7 +37,7 @@ def functionals(
     }
 
 
-def ks_distance(a: Float[Array, " s"], b: Float[Array, " t"]) -> float:
+def ks_distance(a: ArrayLike, b: ArrayLike) -> float:
     """The Kolmogorov-Smirnov distance of two samples, right with ties (counts)."""
     a, b = np.sort(np.asarray(a)), np.sort(np.asarray(b))
     at = np.concatenate([a, b])
@@ -47,7 +45,7 @@ def ks_distance(a: Float[Array, " s"], b: Float[Array, " t"]) -> float:
     return float(np.abs(below[0] - below[1]).max())
 
 
-def mmd2(f: Float[Array, "s q"], g: Float[Array, "t q"]) -> float:
+def mmd2(f: ArrayLike, g: ArrayLike) -> float:
     """The unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3).
 
     The kernel is the mean of three Gaussians with bandwidths around the median distance within
@@ -72,7 +70,7 @@ def mmd2(f: Float[Array, "s q"], g: Float[Array, "t q"]) -> float:
     return float(within(ff) + within(gg) - 2.0 * kernel(fg).mean())
 
 
-def classifier_auc(f: Float[Array, "s g"], g: Float[Array, "t g"], seed: int = 0) -> float:
+def classifier_auc(f: ArrayLike, g: ArrayLike, seed: int = 0) -> float:
     """How well a random forest tells the two sets apart: cross-validated area under the ROC curve.
 
     It sees the values and their increments; 0.5 is chance (Lopez-Paz & Oquab 2017). Raises
@@ -96,9 +94,9 @@ def classifier_auc(f: Float[Array, "s g"], g: Float[Array, "t g"], seed: int = 0
 
 
 def neutral_measures(
-    f: Float[Array, "s g"],
-    g: Float[Array, "t g"],
-    spacing: float | Float[Array, " s"],
+    f: ArrayLike,
+    g: ArrayLike,
+    spacing: ArrayLike,
     *,
     auc: bool = True,
     seed: int = 0,

@@ -50,9 +50,7 @@ def draw_lines(
     return jnp.asarray(grid, jnp.float32), spacing
 
 
-def draw_along(
-    process: Any, key: Key, lines: Float[Array, "l g d"], num_draws: int
-) -> Float[Array, "s g"]:
+def draw_along(process: Any, key: Key, lines: Float[Array, "l g d"], num_draws: int) -> np.ndarray:
     """`num_draws` independent draws (s, g), spread evenly over the lines, first output only.
 
     `num_draws` is rounded down to a multiple of the number of lines.

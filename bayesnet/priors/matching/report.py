@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +38,13 @@ class MatchReport:
     """
 
     measures: dict[str, dict[str, float]]
-    regions: list[dict]
+    regions: list[dict[str, Any]]
     ks_floor: float
     num_draws: int
     note: str = ""
 
     @property
-    def worst_region(self) -> dict:
+    def worst_region(self) -> dict[str, Any]:
         """The region whose values are farthest from the target's."""
         return max(self.regions, key=lambda r: r["ks"])
 
@@ -53,8 +53,8 @@ class MatchReport:
             f"Match by {self.num_draws} draws a side; the floor is the target against itself.",
             f"{'measure':<24}{'before':>10}{'after':>10}{'floor':>10}",
         ]
-        for name, row in self.measures.items():
-            numbers = "".join(f"{row[k]:>10.3f}" for k in ("before", "after", "floor"))
+        for name, measured in self.measures.items():
+            numbers = "".join(f"{measured[k]:>10.3f}" for k in ("before", "after", "floor"))
             lines.append(f"{name.replace('ks_', 'KS ').replace('_', ' '):<24}{numbers}")
         lags = "".join(f"{f'corr {lag:g}':>15}" for lag in LAGS)
         lines += [
