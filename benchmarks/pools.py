@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from _common import RESULTS as FOLDER
+from _common import SHARED_DATA, context
 from botorch.acquisition import LogExpectedImprovement
 from botorch.exceptions import BotorchWarning
 from botorch.fit import fit_gpytorch_mll
@@ -33,9 +32,8 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from bayesnet.bo import LoopSettings, LoopState, suggest_from_pool
 from bayesnet.bo.problems import Pool
 
-ROOT = Path(__file__).resolve().parents[1]
-TABLE = ROOT.parent / "shared" / "data" / "pools" / "crossed_barrel" / "data.csv"
-RESULTS = ROOT / "benchmarks" / "results" / "pools.json"
+TABLE = SHARED_DATA / "pools" / "crossed_barrel" / "data.csv"
+RESULTS = FOLDER / "pools.json"
 START, BUDGET = 5, 60
 
 
@@ -141,24 +139,13 @@ def mean_error(values: list[float]) -> list[float]:
     return [round(float(a.mean()), 4), round(float(error), 4)]
 
 
-def provenance() -> dict:
-    """The commit and the device that numbers come from."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    cpuinfo = Path("/proc/cpuinfo")
-    names = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [s.split(":")[1].strip() for s in names if s.startswith("model name")]
-    return {"commit": commit, "device": models[0] if models else platform.machine()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="2 seeds, 15 experiments, not kept")
     options = parser.parse_args()
     if not TABLE.is_file():
-        print(f"Skipped: the crossed-barrel table is not there ({TABLE.relative_to(ROOT.parent)}).")
+        print(f"Skipped: the crossed-barrel table is not there (looked at {TABLE}).")
         return
     warnings.simplefilter("ignore", BotorchWarning)
     table = pd.read_csv(TABLE)
@@ -168,11 +155,12 @@ def main() -> None:
     if RESULTS.is_file() and not options.quick:
         runs = json.loads(RESULTS.read_text())["runs"]
     have = {(r["method"], r["seed"]) for r in runs}
+    where = {key: context()[key] for key in ("commit", "device", "versions")}
     for seed in range(seeds):
         for method in METHODS:
             if (method, seed) in have:
                 continue
-            record = {**run(pool, method, seed, budget), **provenance()}
+            record = {**run(pool, method, seed, budget), **where}
             runs.append(record)
             print(
                 f"seed {seed:2d} {method:12s} best 5 % after {record['until_top']:2d}, "

@@ -138,7 +138,9 @@ class DrawsLogNEI(qLogExpectedImprovement):
 
     def set_X_pending(self, X_pending: Tensor | None = None) -> None:
         """Count `X_pending` (p, d) among the points that must be improved upon."""
-        self.X_pending = None  # nothing is concatenated: the draws' best values hold it all
+        self.X_pending: Tensor | None = (
+            None  # nothing is concatenated: the draws' best values hold it all
+        )
         points = self._tried
         if points is None:  # called by the constructor of the base class
             return

@@ -14,7 +14,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage, RDBStorage, fail_stale_trials
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from bayesnet._errors import InputError, unknown_name
@@ -236,7 +236,7 @@ def _study(
         storage=_storage(storage),
         sampler=sampler,
         study_name=name,
-        direction=direction,
+        direction=StudyDirection[direction.upper()],
         load_if_exists=True,
     )
     described = {n: json.loads(distribution_to_json(d)) for n, d in space.distributions.items()}

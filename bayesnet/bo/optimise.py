@@ -30,7 +30,8 @@ ROUNDS = 3
 class DiscreteSpace(Protocol):
     """What the maximiser asks of a space with discrete columns (see `bo.space.Space`)."""
 
-    discrete: np.ndarray
+    @property
+    def discrete(self) -> np.ndarray: ...
 
     def project(self, points: np.ndarray) -> np.ndarray: ...
 

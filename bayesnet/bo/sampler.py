@@ -183,9 +183,10 @@ class BayesNetSampler(BaseSampler):
         return space.decode(point)
 
     def _propose(self, state: LoopState, space: Space, seen: History, seed: int) -> np.ndarray:
+        model: Any = state.model
         problem = Problem(
-            state.model,
-            tried=state.model.train_inputs[0],
+            model,
+            tried=model.train_inputs[0],
             maximize=state.settings.maximize,
             beta=self._beta,
             seed=seed,
@@ -224,8 +225,7 @@ class _Loop:
     def fitted(self, seen: History, seed: int) -> LoopState:
         """The state fitted to `seen`; as it is if no trial was completed since."""
         last = self._table
-        same = last is not None and np.array_equal(last.x, seen.x)
-        if not (same and np.array_equal(last.y, seen.y)):
+        if last is None or not (np.array_equal(last.x, seen.x) and np.array_equal(last.y, seen.y)):
             self._state = self._state.update(seen.x, seen.y, seed=seed)
             self._table = seen
         return self._state

@@ -8,7 +8,7 @@ not compile anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -124,13 +124,14 @@ class LoopState:
         clipped = winsorise(y_matrix[:, 0], maximize=settings.maximize)
         y_scale, moved = robust_scale(clipped, self.y_scale)
         cold = self.model is None or moved or len(clipped) >= GROWTH * self.tuned_at
-        table = [torch.as_tensor(x_matrix), torch.as_tensor(clipped).unsqueeze(1)]
-        if variance is not None:
-            table.append(torch.as_tensor(variance))
+        train_X, train_Y = torch.as_tensor(x_matrix), torch.as_tensor(clipped).unsqueeze(1)
+        train_Yvar = None if variance is None else torch.as_tensor(variance)
 
         def fitted(previous: Surrogate | None, init: Any, method: Any, attempt: int) -> Surrogate:
             return Surrogate(
-                *table,
+                train_X,
+                train_Y,
+                train_Yvar,
                 prior=settings.prior if previous is None else previous.fitted.prior,
                 target=settings.target if previous is None else None,
                 inference=method,
@@ -186,6 +187,6 @@ def _stuck(posterior: Any) -> bool:
 
 def _shorter(method: Any) -> Any:
     """The method with the warm-up of chains that are tuned already."""
-    if is_dataclass(method) and "warmup" in {f.name for f in fields(method)}:
-        return replace(method, warmup=round(method.warmup * WARM_PART))
-    return method
+    if not hasattr(method, "warmup"):
+        return method
+    return replace(method, warmup=round(method.warmup * WARM_PART))

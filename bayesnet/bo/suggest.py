@@ -171,6 +171,7 @@ def _problem(
     beta: float,
     seed: int,
 ) -> tuple[Problem, Tensor]:
+    model: Any
     if isinstance(model_or_data, LoopState):
         state = model_or_data
         if state.model is None:
@@ -197,7 +198,7 @@ def _problem(
     return Problem(model, tried, None, maximize, beta, seed), torch.as_tensor(box)
 
 
-def _training_inputs(model: Model) -> Tensor:
+def _training_inputs(model: Any) -> Tensor:
     """The untransformed training inputs that BoTorch models hold, n x d."""
     inputs = getattr(model, "_original_train_inputs", None)
     if inputs is None and getattr(model, "train_inputs", None):
