@@ -20,8 +20,8 @@ from sklearn.preprocessing import StandardScaler
 import bayesnet as bn
 
 SPACE = {
-    "gamma": optuna.distributions.FloatDistribution(1e-6, 10.0, log=True),
-    "C": optuna.distributions.FloatDistribution(1e-3, 1e5, log=True),
+    "gamma": optuna.distributions.FloatDistribution(1e-5, 10.0, log=True),
+    "C": optuna.distributions.FloatDistribution(1e-4, 1e4, log=True),
     "features": optuna.distributions.IntDistribution(20, 200),
 }
 DESCRIPTION = (
@@ -119,8 +119,8 @@ def _random_search(objective: Any, start: list[Any], steps: int, seed: int) -> l
     study.optimize(
         lambda trial: objective(
             {
-                "gamma": trial.suggest_float("gamma", 1e-6, 10.0, log=True),
-                "C": trial.suggest_float("C", 1e-3, 1e5, log=True),
+                "gamma": trial.suggest_float("gamma", 1e-5, 10.0, log=True),
+                "C": trial.suggest_float("C", 1e-4, 1e4, log=True),
                 "features": trial.suggest_int("features", 20, 200),
             }
         ),

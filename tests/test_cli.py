@@ -1,0 +1,341 @@
+"""The command line: every command, and what it says when the input cannot be used."""
+
+import csv
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import bayesnet as bn
+from bayesnet import defaults
+from bayesnet.cli._environment import prepare
+from bayesnet.cli._space import make_space
+from bayesnet.cli._table import read_csv
+from bayesnet.cli.app import app
+
+SHORT = ["--chains", "2", "--warmup", "20", "--draws", "20", "--hidden", "5"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """Matches of these tests are short, and kept apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(defaults, "match_prior", functools.partial(bn.match_prior, steps=10))
+        patch.setenv("BAYESNET_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def call(*args):
+    """Run a command in this process: its exit code, stdout and stderr."""
+    result = CliRunner().invoke(app, [str(a) for a in args])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def refused(*args):
+    """The message of a command that must end with exit code 2, on one line."""
+    code, _, err = call(*args)
+    assert code == 2, err
+    assert "Traceback" not in err
+    return " ".join(err.split())
+
+
+def write_csv(path, header, rows):
+    path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
+    return path
+
+
+def heat_table(path, n=24):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 10, (n, 2))
+    y = 20 + 3 * np.sin(x[:, 0]) + x[:, 1]
+    return write_csv(path, "temp,time,yield", np.column_stack([x, y]).round(4).tolist())
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A model file, and what `fit` printed."""
+    folder = tmp_path_factory.mktemp("fitted")
+    data = heat_table(folder / "heat.csv")
+    code, out, err = call("fit", data, "--target", "yield", "--test-fraction", "0.25", *SHORT)
+    assert code == 0, err
+    return folder / "heat.bayesnet", out
+
+
+def test_fit_says_what_it_did_and_saves(fitted):
+    path, out = fitted
+    text = " ".join(out.split())
+    assert "18 fitted, 6 held out" in text
+    assert "2: temp, time" in text
+    assert "On 6 rows that were held out" in text
+    assert "do not rely on this run" in text  # 20 draws are too few, and it says so
+    assert isinstance(bn.load(path)["posterior"], bn.FunctionDraws)
+
+
+def test_predict_matches_columns_by_name(fitted, tmp_path):
+    path, _ = fitted
+    new = write_csv(tmp_path / "new.csv", "time,temp", [(3, 4), (5, 6)])
+    out = tmp_path / "out.csv"
+    code, _, err = call("predict", path, new, "--out", out, "--level", "0.8")
+    assert code == 0, err
+    assert "2 predictions with 80% intervals" in err
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["mean", "std", "epistemic_std", "aleatoric_std", "lower", "upper"]
+    expected = bn.load(path)["posterior"].predict([[4, 3], [6, 5]])
+    assert np.allclose([float(r["mean"]) for r in rows], expected.mean[:, 0], rtol=1e-5)
+    low, high = expected.interval(0.8)
+    assert np.allclose([float(r["lower"]) for r in rows], low[:, 0], rtol=1e-5)
+    assert np.allclose([float(r["upper"]) for r in rows], high[:, 0], rtol=1e-5)
+
+
+def test_predict_prints_to_the_screen_and_scores_a_known_target(fitted, tmp_path):
+    path, _ = fitted
+    data = heat_table(tmp_path / "again.csv")
+    code, out, err = call("predict", path, data)
+    assert code == 0, err
+    assert out.splitlines()[0].startswith("mean,std")
+    assert len(out.splitlines()) == 25
+    assert "yield: RMSE" in err
+
+
+def test_predict_takes_a_posterior_saved_from_python_by_position(fitted, tmp_path):
+    path, _ = fitted
+    bn.load(path)["posterior"].save(tmp_path / "plain.bayesnet")
+    new = write_csv(tmp_path / "new.csv", "a,b", [(4, 3)])
+    code, out, err = call("predict", tmp_path / "plain.bayesnet", new)
+    assert code == 0, err
+    assert "holds no column names" in err
+    assert len(out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "words"),
+    [
+        ("temp", (1,), "lacks columns that the model was fitted on: time"),
+        ("temp,minutes", (1, 2), "lacks columns that the model was fitted on: time. It has"),
+        ("temp,time,id", (1, 2, 3), "columns that the model does not know: id"),
+        ("temp,time", (1, "hot"), "column 'time': text ('hot') on line 2"),
+    ],
+)
+def test_predict_refuses_other_columns(fitted, tmp_path, header, row, words):
+    new = write_csv(tmp_path / "new.csv", header, [row])
+    assert words in refused("predict", fitted[0], new)
+
+
+def test_predict_can_ignore_extra_columns(fitted, tmp_path):
+    new = write_csv(tmp_path / "new.csv", "id,temp,time", [("x1", 1, 2)])
+    code, _, err = call("predict", fitted[0], new, "--ignore-extra")
+    assert code == 0, err
+
+
+def test_predict_refuses_a_file_that_is_no_model(fitted, tmp_path):
+    data = heat_table(tmp_path / "d.csv", 3)
+    assert "not a whole bayesnet file" in refused("predict", data, data)
+    assert "No file at" in refused("predict", tmp_path / "none.bayesnet", data)
+    assert "--level" in refused("predict", fitted[0], data, "--level", "90")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        ("a,y\n", "has a header but no rows"),
+        ("1,2\n3,4\n", "starts with numbers"),
+        ("a,a,y\n1,2,3\n", "repeats 'a'"),
+        ("a,,y\n1,2,3\n", "column 2 has no name"),
+        ("a,y\n1,2\n3\n", "line 3: 1 values, but 2 columns"),
+        ("a,y\nred,2\nblue,3\n", "column 'a': text ('red') on line 2, 2 such rows"),
+        ("a,y\n1,2\n,3\n", "column 'a': a missing value on line 3"),
+        ("a,y\n1,NA\n2,3\n", "column 'y': a missing value ('NA') on line 2"),
+        ("a,y\n1,inf\n2,3\n", "column 'y': an infinite value ('inf') on line 2"),
+        ("a,z\n1,2\n", "Unknown target column 'y'"),
+        ("y\n1\n", "no input columns"),
+    ],
+)
+def test_fit_refuses_a_bad_table(tmp_path, text, words):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    assert words in refused("fit", path, "--target", "y")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--inference", "hcm"], "Did you mean 'hmc'"),
+        (["--chains", "0"], "at least 1, got 0"),
+        (["--noise-std", "-1"], "noise_std"),
+        (["--kernel", "rbff"], "Did you mean 'rbf'"),
+        (["--hidden", "5,x"], "--hidden takes whole numbers"),
+        (["--activation", "tan"], "Did you mean 'tanh'"),
+        (["--drop", "nope"], "Unknown column to drop 'nope'"),
+        (["--test-fraction", "1.5"], "--test-fraction must lie"),
+        (["--out", "no/such/folder/m.bayesnet"], "there is no folder"),
+        (["--device", "gpu:x"], "number after the colon"),
+        (["--target", "yeild"], "Did you mean 'yield'"),
+    ],
+)
+def test_fit_refuses_a_bad_option(tmp_path, args, words):
+    data = heat_table(tmp_path / "heat.csv")
+    target = [] if "--target" in args else ["--target", "yield"]
+    assert words in refused("fit", data, *target, *args)
+
+
+def test_csv_of_other_programs_is_read(tmp_path):
+    path = tmp_path / "excel.csv"
+    path.write_bytes("\ufefftemp; yield\r\n1; 2.5\r\n\r\n3; 4\r\n".encode())
+    table = read_csv(path)
+    assert table.names == ("temp", "yield")
+    assert table.numbers(table.names, "").tolist() == [[1, 2.5], [3, 4]]
+
+
+def test_devices_are_listed():
+    code, out, _ = call("devices")
+    assert code == 0
+    assert "cpu:0" in out
+
+
+@pytest.mark.slow
+def test_prior_show_draws_and_reports(tmp_path):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "prior.png"
+    args = ["--kernel", "rbf", "--lengthscale", "1", "--hidden", "5", "--steps", "10", "--out", out]
+    code, printed, err = call("prior", "show", *args)
+    assert code == 0, err
+    assert out.stat().st_size > 10_000
+    assert "floor" in printed
+
+
+def test_prior_show_refuses_bad_options(tmp_path):
+    assert "--out must end in" in refused("prior", "show", "--out", tmp_path / "p.gif")
+    assert "--dim must be" in refused("prior", "show", "--dim", "0")
+
+
+OBJECTIVE = """
+def bowl(p):
+    return (p["a"] - 0.3) ** 2 + (0 if p["kind"] == "x" else 1)
+def broken(p):
+    raise ValueError("the oven is off")
+"""
+
+
+@pytest.fixture
+def objective(tmp_path):
+    pytest.importorskip("optuna")
+    path = tmp_path / "work.py"
+    path.write_text(OBJECTIVE)
+    return path
+
+
+def test_optimize_tells_each_trial_and_resumes(objective, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    args = [f"{objective}:bowl", "-p", "a=0.0:1.0", "-p", "kind=x,y", "--surrogate", "random"]
+    code, out, err = call("optimize", *args, "--n-trials", "4", "--storage", storage)
+    assert code == 0, err
+    assert "trial 4/4" in err
+    assert "Best of 4 trials" in out
+    code, out, err = call("optimize", *args, "--n-trials", "6", "--storage", storage)
+    assert code == 0, err
+    assert "trial 4/6" not in err
+    assert "trial 6/6" in err
+    assert "Best of 6 trials" in out
+
+
+def test_optimize_explains_a_failing_objective(objective):
+    message = refused("optimize", f"{objective}:broken", "-p", "a=0:1", "--surrogate", "random")
+    assert "ValueError: the oven is off" in message
+    assert "line 5" in message
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["{}:none", "-p", "a=0:1"], "no function 'none'. It has: bowl, broken"),
+        (["{}", "-p", "a=0:1"], "module:function or file.py:function"),
+        (["no_such_module_here:f", "-p", "a=0:1"], "Cannot import"),
+        (["no_such_file.py:f", "-p", "a=0:1"], "No file at"),
+        (["{}:bowl"], "Name what to search"),
+        (["{}:bowl", "-p", "a"], "is not NAME=LOW:HIGH"),
+        (["{}:bowl", "-p", "a=2:1"], "lower bound must be below"),
+        (["{}:bowl", "-p", "a=0:1:log"], "must start above 0"),
+        (["{}:bowl", "-p", "a=low:1"], "bounds must be numbers"),
+        (["{}:bowl", "-p", "a=0:1", "-p", "a=0:2"], "given twice"),
+        (["{}:bowl", "-p", "a=0:1", "--n-trials", "0"], "--n-trials"),
+        (["{}:bowl", "-p", "a=0:1", "--surrogate", "hcm"], "Unknown surrogate"),
+        (["{}:bowl", "-p", "a=0:1", "--storage", "foo://x"], "The storage 'foo://x' cannot"),
+        (["{}:bowl", "-p", "a=0:1", "--storage", "sqlite:////no/dir/x.db"], "unable to open"),
+    ],
+)
+def test_optimize_refuses_bad_input(objective, args, words):
+    assert words in refused("optimize", *(a.format(objective) for a in args))
+
+
+def test_spaces_are_read_from_options_and_files(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    path = tmp_path / "space.json"
+    path.write_text(
+        json.dumps(
+            {
+                "lr": {"low": 1e-4, "high": 1.0, "log": True},
+                "depth": [1, 8],
+                "act": ["tanh", "relu"],
+            }
+        )
+    )
+    space = make_space(["width=16:64:log", "bias=true,false"], path)
+    dist = optuna.distributions
+    assert space["lr"] == dist.FloatDistribution(1e-4, 1.0, log=True)
+    assert space["depth"] == dist.IntDistribution(1, 8)
+    assert space["act"] == ["tanh", "relu"]
+    assert space["width"] == dist.IntDistribution(16, 64, log=True)
+    assert space["bias"] == [True, False]
+    path.write_text("[1]")
+    with pytest.raises(bn.InputError, match="must hold an object"):
+        make_space([], path)
+
+
+def test_the_environment_of_the_user_is_respected():
+    own = {"JAX_COMPILATION_CACHE_DIR": "/elsewhere"}
+    prepare(own)
+    assert own == {"JAX_COMPILATION_CACHE_DIR": "/elsewhere"}
+    empty = {"XDG_CACHE_HOME": "/cache"}
+    prepare(empty)
+    assert empty["JAX_COMPILATION_CACHE_DIR"] == os.path.join("/cache", "bayesnet", "jax")
+
+
+@pytest.mark.parametrize("command", ["fit", "predict", "optimize", "prior show"])
+def test_help_teaches_by_example(command):
+    code, out, _ = call(*command.split(), "--help")
+    assert code == 0
+    assert f"bayesnet {command}" in out
+    assert "Examples" in out
+
+
+def test_an_error_in_a_real_process_prints_no_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "bayesnet.cli", "fit", str(tmp_path / "no.csv"), "--target", "y"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.strip() == f"Error: No file at {tmp_path / 'no.csv'}."
+
+
+def test_ctrl_c_ends_without_a_traceback(objective, monkeypatch):
+    import bayesnet.bo
+
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bayesnet.bo, "minimize", stopped)
+    code, _, err = call("optimize", f"{objective}:bowl", "-p", "a=0:1", "--storage", "sqlite://")
+    assert code == 130
+    assert "goes on from there" in err
+    assert err.rstrip().endswith("Stopped.")
