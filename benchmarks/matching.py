@@ -118,8 +118,9 @@ def show(result: dict) -> None:
             difference = np.abs(np.subtract(tables["ours"][measure], 0.5)) - np.abs(
                 np.subtract(tables["reference"][measure], 0.5)
             )
-        worse = difference.mean() > 2.0 * standard_error(difference)
-        verdict = f"{difference.mean():+.3f} {'WORSE' if worse else 'no'}"
+        error = standard_error(difference)
+        answer = "WORSE" if difference.mean() > 2.0 * error else "no"
+        verdict = f"{difference.mean():+.3f} {answer if np.isfinite(error) else '(one seed)'}"
         print(f"{measure:<22}" + "".join(f"{c:>18}" for c in cells) + f"{verdict:>18}")
 
 

@@ -202,11 +202,16 @@ def test_matching_recovers_a_law_that_the_network_can_represent() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("distance", ["sliced", "energy"])
-def test_a_matched_deep_network_is_at_the_floor_of_the_neutral_measures(distance: str) -> None:
+@pytest.mark.parametrize(("distance", "num_functions"), [("sliced", 512), ("energy", 128)])
+def test_a_matched_deep_network_is_at_the_floor_of_the_neutral_measures(
+    distance: str, num_functions: int
+) -> None:
+    """Sliced needs more draws a step: with 128 its bias shows (arc length 0.10 off)."""
     prior = NetworkPrior(MLP((20, 20)))
     target = with_log_scales(prior, [0.7, 0.7, -0.5, 0.5, -1.0, 0.2])
-    match = match_prior(prior, target, Box(-3.0, 3.0), distance=distance, learning_rate=0.1)
+    match = match_prior(
+        prior, target, Box(-3.0, 3.0), distance=distance, num_functions=num_functions
+    )
     report = match.report(num_draws=2000)
     for name, row in report.measures.items():
         if name.startswith("ks_"):

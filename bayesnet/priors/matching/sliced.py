@@ -22,6 +22,9 @@ from bayesnet.priors.matching.points import first_increments, second_increments
 class Sliced:
     """Mean Wasserstein-1 distance of one-dimensional laws, each in units of the target's spread.
 
+    Between two samples it is biased: not least at equal laws, but a little off, by less the more
+    functions are drawn (`num_functions`). `Energy` has no such bias.
+
     Args:
         directions: random projections of the values at all points.
         values: weight of the projections.
