@@ -138,9 +138,8 @@ class DrawsLogNEI(qLogExpectedImprovement):
 
     def set_X_pending(self, X_pending: Tensor | None = None) -> None:
         """Count `X_pending` (p, d) among the points that must be improved upon."""
-        self.X_pending: Tensor | None = (
-            None  # nothing is concatenated: the draws' best values hold it all
-        )
+        # Nothing is concatenated to candidates: the draws' best values hold it all.
+        super().set_X_pending(None)
         points = self._tried
         if points is None:  # called by the constructor of the base class
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class Search:
 
 
 def maximise(
-    acquisition: Callable[[Tensor], Tensor],
+    acquisition: Any,
     bounds: Tensor,
     *,
     search: Search,
@@ -85,7 +85,9 @@ def maximise(
         starts, _ = initialize_q_batch(raw.unsqueeze(1), values, search.num_restarts)
     points, values = _refine(acquisition, starts.squeeze(1), bounds, free, search)
     best, value = points[values.argmax()], values.max()
-    for _ in range(ROUNDS if space is not None else 0):
+    for _ in range(ROUNDS):
+        if space is None:
+            break
         others = torch.as_tensor(space.neighbours(best.numpy())).to(bounds)
         other_values = score(acquisition, others)
         if other_values.max() <= value:
@@ -121,7 +123,7 @@ def score(acquisition: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
 
 
 def _refine(
-    acquisition: Callable[[Tensor], Tensor],
+    acquisition: Any,
     starts: Tensor,
     bounds: Tensor,
     free: Tensor,
@@ -148,7 +150,7 @@ def _refine(
 
 
 def _maximise_discrete(
-    acquisition: Callable[[Tensor], Tensor],
+    acquisition: Any,
     raw: Tensor,
     space: DiscreteSpace,
     taken: Tensor | None,

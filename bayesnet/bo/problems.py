@@ -17,7 +17,7 @@ from botorch.test_functions import Ackley, Branin, Hartmann
 from bayesnet._errors import InputError, unknown_name
 from bayesnet.data import check_table
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Any] = {
     "branin": Branin,
     "hartmann6": partial(Hartmann, dim=6),
     "ackley2": partial(Ackley, dim=2),

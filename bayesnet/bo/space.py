@@ -191,7 +191,7 @@ def _steps(dist: Any) -> int:
     return round((dist.high - dist.low) / dist.step) + 1
 
 
-def _encode(dist: BaseDistribution, value: Any) -> np.ndarray:
+def _encode(dist: Any, value: Any) -> np.ndarray:
     if dist.single():
         return np.zeros(0)
     if isinstance(dist, CategoricalDistribution):
@@ -208,7 +208,7 @@ def _encode(dist: BaseDistribution, value: Any) -> np.ndarray:
     return np.array([min(max(unit, 0.0), 1.0)])
 
 
-def _decode(dist: BaseDistribution, unit: np.ndarray) -> Any:
+def _decode(dist: Any, unit: np.ndarray) -> Any:
     if isinstance(dist, CategoricalDistribution):
         return dist.choices[int(np.argmax(unit)) if len(unit) else 0]
     if dist.single():

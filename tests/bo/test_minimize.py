@@ -170,6 +170,7 @@ def test_a_killed_study_resumes(tmp_path):
     assert not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in after)
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_study(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
     tiny(storage=url, n_trials=1)  # the tables are made before the workers race for them

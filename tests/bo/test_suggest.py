@@ -134,8 +134,8 @@ def test_from_a_pool(state, gp):
     pool = design(200, seed=3)
     chosen = suggest_from_pool(state, pool, q=3)
     assert len(set(chosen.tolist())) == 3
-    assert (bowl(pool[chosen]) > np.quantile(bowl(pool), 0.8)).all()
-    assert suggest_from_pool(gp, pool).shape == (1,)
+    (best,) = suggest_from_pool(gp, pool)
+    assert bowl(pool)[best] > np.quantile(bowl(pool), 0.9)
     constant = np.column_stack([pool[:, 0], np.ones(200)])
     X = constant[:6]
     options = {"surrogate": TINY, "prior": tiny_prior(2)}
