@@ -82,7 +82,7 @@ def run_optimization() -> None:
     figures.optimization(OUT / "optimization.png", outcome)
 
 
-HMC = bn.HMC(chains=4, warmup=300, draws=300)
+HMC = bn.HMC(chains=4, warmup=250, draws=250)
 
 if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)

@@ -132,10 +132,11 @@ def optimization(path: Path, outcome: Any) -> None:
             xlim=(0.5, len(trials) + 0.5),
         )
         left.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-        left.set_yscale("log")
-        left.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:.3g}"))
-        left.yaxis.set_minor_formatter(matplotlib.ticker.StrMethodFormatter("{x:.3g}"))
-        left.legend()
+        # The first trials can be many times worse: the axis shows where the search is decided.
+        settled = max(best[outcome.num_start - 1], random[:, -1].max())
+        margin = 0.08 * (settled - min(best[-1], random.min())) + 1e-6
+        left.set_ylim(min(best[-1], random.min()) - margin, settled + 3 * margin)
+        left.legend(loc="lower left")
         _where(right, outcome)
         bar = figure.colorbar(right.collections[0], ax=right, label="trial number of bayesnet")
         bar.locator = matplotlib.ticker.MaxNLocator(integer=True)
