@@ -76,13 +76,13 @@ def run_optimization() -> None:
     )
     tell(
         f"  bayesnet ended below {beaten} of {len(random)} random searches "
-        f"({outcome.seconds_per_step:.1f} s a step for the surrogate and its optimization)."
+        f"(median step: {outcome.seconds_per_step:.1f} s for the surrogate and its optimization)."
     )
     tell("  One run on one problem is an anecdote; docs/benchmarks.md has problems and seeds.")
     figures.optimization(OUT / "optimization.png", outcome)
 
 
-HMC = bn.HMC(chains=4, warmup=250, draws=250)
+HMC = bn.HMC(chains=4, warmup=200, draws=200)
 
 if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)

@@ -135,8 +135,8 @@ def optimization(path: Path, outcome: Any) -> None:
         # The first trials can be many times worse: the axis shows where the search is decided.
         settled = max(best[outcome.num_start - 1], random[:, -1].max())
         margin = 0.08 * (settled - min(best[-1], random.min())) + 1e-6
-        left.set_ylim(min(best[-1], random.min()) - margin, settled + 3 * margin)
-        left.legend(loc="lower left")
+        left.set_ylim(min(best[-1], random.min()) - margin, settled + 2 * margin)
+        left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=9)
         _where(right, outcome)
         bar = figure.colorbar(right.collections[0], ax=right, label="trial number of bayesnet")
         bar.locator = matplotlib.ticker.MaxNLocator(integer=True)
