@@ -9,7 +9,6 @@ takes a step at a time, so that the sampling loop can show progress and be inter
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -33,11 +32,9 @@ class Adaptation(NamedTuple):
     inverse_mass: Float[Array, " p"]
 
 
-@lru_cache(maxsize=64)
 def schedule(total: int) -> tuple[np.ndarray, np.ndarray]:
     """For each step: whether it lies in a slow window, and whether it ends one."""
-    with jax.ensure_compile_time_eval():  # blackjax builds it with jnp, also under a trace
-        rows = np.asarray(build_schedule(total)).reshape(-1, 2)
+    rows = np.asarray(build_schedule(total)).reshape(-1, 2)
     return rows[:, 0].astype(bool), rows[:, 1].astype(bool)
 
 
@@ -55,16 +52,13 @@ def update(
     adaptation: Adaptation,
     position: Array,
     acceptance: Array,
-    t: Array,
-    total: int,
+    slow: Array,
+    ends: Array,
     target: float,
-    *,
-    adapt_mass: Array,
 ) -> Adaptation:
-    """The adaptation after warm-up step `t` of `total`; the mass is kept unless `adapt_mass`."""
+    """The adaptation after a step: `slow` feeds the mass estimate, `ends` closes its window."""
     _, mass_update, mass_final = mass_matrix_adaptation(True)
     step_init, step_update, step_final = dual_averaging_adaptation(target)
-    slow, ends = (jnp.asarray(flags)[t] & adapt_mass for flags in schedule(total))
     step = step_update(adaptation.step, acceptance)
     mass = jax.lax.cond(
         slow, lambda: mass_update(adaptation.mass, position), lambda: adaptation.mass

@@ -29,6 +29,15 @@ class ChainState(NamedTuple):
     cold: Array
 
 
+class Tuning(NamedTuple):
+    """The settings of a chain that a warm start hands on."""
+
+    step_size: Array
+    inverse_mass: Array
+    path_length: Array
+    cold: Array
+
+
 @dataclass(frozen=True)
 class HamiltonianChain:
     """A `ChainSampler`; `transition` is what distinguishes its subclasses."""
@@ -42,32 +51,42 @@ class HamiltonianChain:
         """One Metropolis-adjusted move: the new blackjax state and its info."""
         raise NotImplementedError
 
-    def init(self, model: LatentModel, z: Array, warm_start: PyTree | None) -> ChainState:
-        """A chain at latents `z`, tuned as `warm_start` was."""
-        hmc = blackjax.hmc.init(z, model.log_density)
-        probe = jnp.zeros(self._probe(model, z).shape, z.dtype)
-        if warm_start is None:
-            step = jnp.asarray(adaptation.FIRST_STEP_SIZE, z.dtype)
-            inverse_mass = jnp.ones_like(z)
-            path = jnp.asarray(FIRST_PATH_LENGTH, z.dtype)
-        else:
-            step, inverse_mass = warm_start.step_size, warm_start.inverse_mass
-            path = warm_start.path_length
-        return ChainState(
-            hmc=hmc,
-            step_size=step,
-            inverse_mass=inverse_mass,
-            path_length=path,
-            adapting=adaptation.start(z.shape[0], step, inverse_mass, self.target_acceptance),
-            jumps=Jumps.start(probe),
-            cold=jnp.asarray(warm_start is None),
+    def tuning(self, model: LatentModel, earlier: ChainState | None) -> Tuning:
+        """What a chain starts with: untuned, or as an earlier chain was tuned."""
+        dtype = model.rows.y.dtype
+        if earlier is not None:
+            kept = earlier.step_size, earlier.inverse_mass, earlier.path_length
+            return Tuning(*kept, cold=jnp.asarray(False))
+        return Tuning(
+            jnp.asarray(adaptation.FIRST_STEP_SIZE, dtype),
+            jnp.ones(model.size, dtype),
+            jnp.asarray(FIRST_PATH_LENGTH, dtype),
+            cold=jnp.asarray(True),
         )
 
+    def init(self, model: LatentModel, z: Array, tuning: Tuning) -> ChainState:
+        """A chain at latents `z` (p,)."""
+        step, mass = tuning.step_size, tuning.inverse_mass
+        return ChainState(
+            hmc=blackjax.hmc.init(z, model.log_density),
+            step_size=step,
+            inverse_mass=mass,
+            path_length=tuning.path_length,
+            adapting=adaptation.start(z.shape[0], step, mass, self.target_acceptance),
+            jumps=Jumps.start(jnp.zeros(self._probe(model, z).shape, z.dtype)),
+            cold=tuning.cold,
+        )
+
+    def plan(self, total: int) -> dict[str, np.ndarray]:
+        """For each of `total` warm-up steps, what is tuned in it."""
+        slow, ends = adaptation.schedule(total)
+        return {"slow": slow, "ends": ends, "path": np.arange(total) >= total // 2}
+
     def warm(
-        self, model: LatentModel, state: ChainState, key: Key, t: Array, total: int
+        self, model: LatentModel, state: ChainState, key: Key, t: Array, row: dict[str, Array]
     ) -> ChainState:
         """Move, then tune the step size and (from cold) the mass and the path length."""
-        tuning = state.cold & (t >= total // 2)
+        tuning = state.cold & row["path"]
         path = jnp.where(tuning, state.jumps.candidate(t), state.path_length)
         step_size = adaptation.current_step_size(state.adapting)
         hmc, info = self.transition(model, state, key, step_size, path)
@@ -75,10 +94,9 @@ class HamiltonianChain:
             state.adapting,
             hmc.position,
             info.acceptance_rate,
-            t,
-            total,
+            state.cold & row["slow"],
+            state.cold & row["ends"],
             self.target_acceptance,
-            adapt_mass=state.cold,
         )
         jumps = jax.lax.cond(
             tuning,

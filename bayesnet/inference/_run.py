@@ -20,6 +20,7 @@ import numpy as np
 
 from bayesnet import devices
 from bayesnet._types import Array, Key, PyTree
+from bayesnet.data import pad_rows
 from bayesnet.inference.model import LatentModel
 
 # Steps in one compiled chunk; also the resolution of progress and interruption.
@@ -32,12 +33,20 @@ Progress = Callable[[str, int, int], None]
 class ChainSampler(Protocol):
     """One Markov chain: state in, state out. Hashable, so that programs are cached on it."""
 
-    def init(self, model: LatentModel, z: Array, warm_start: PyTree | None) -> PyTree:
+    def tuning(self, model: LatentModel, earlier: PyTree | None) -> PyTree:
+        """Arrays that a chain starts with: untuned, or as an earlier state was tuned."""
+        ...
+
+    def init(self, model: LatentModel, z: Array, tuning: PyTree) -> PyTree:
         """The state of a chain that starts at latents `z` (p,)."""
         ...
 
-    def warm(self, model: LatentModel, state: PyTree, key: Key, t: Array, total: int) -> PyTree:
-        """Warm-up step `t` of `total`: returns the new state."""
+    def plan(self, total: int) -> PyTree:
+        """Arrays with one row for each of `total` warm-up steps: what is tuned in it."""
+        ...
+
+    def warm(self, model: LatentModel, state: PyTree, key: Key, t: Array, row: PyTree) -> PyTree:
+        """Warm-up step `t`, whose row of the plan is `row`: returns the new state."""
         ...
 
     def pool(self, model: LatentModel, states: list[PyTree]) -> list[PyTree]:
@@ -98,8 +107,12 @@ def run_chains(
         start = jax.random.normal(key_start, (chains, model.size), model.rows.y.dtype)
     states = _start(sampler, model, start, warm_states)
 
+    plan = sampler.plan(warmup) if warmup else None
+
     def warm(state: PyTree, k: Key, done: int, count: int) -> PyTree:
-        return _warm_program(sampler, warmup, model, state, k, jnp.int32(done), jnp.int32(count))
+        # Rows of the plan, not its length: one program serves warm-ups of any length.
+        rows = jax.tree.map(lambda a: jnp.asarray(pad_rows(a[done : done + CHUNK], CHUNK)), plan)
+        return _warm_program(sampler, model, state, k, rows, jnp.int32(done), jnp.int32(count))
 
     def draw(state: PyTree, k: Key, done: int, count: int) -> tuple[PyTree, PyTree]:
         return _draw_program(sampler, thin, model, state, k, jnp.int32(done), jnp.int32(count))
@@ -167,9 +180,13 @@ def _start(
     warm_states: list[PyTree] | None,
 ) -> list[PyTree]:
     if warm_states is None:
-        return [_init_chain(sampler, model, z, None) for z in start]
-    pairs = [warm_states[i % len(warm_states)] for i in range(len(start))]
-    return [_init_chain(sampler, model, sampler.position(state), state) for state in pairs]
+        fresh = sampler.tuning(model, None)
+        return [_init_chain(sampler, model, z, fresh) for z in start]
+    earlier = [warm_states[i % len(warm_states)] for i in range(len(start))]
+    return [
+        _init_chain(sampler, model, sampler.position(state), sampler.tuning(model, state))
+        for state in earlier
+    ]
 
 
 def _each_chain(
@@ -189,23 +206,24 @@ def _each_chain(
 
 
 @eqx.filter_jit
-def _init_chain(sampler: ChainSampler, model: LatentModel, z: Array, warm: PyTree) -> PyTree:
-    return sampler.init(model, z, warm)
+def _init_chain(sampler: ChainSampler, model: LatentModel, z: Array, tuning: PyTree) -> PyTree:
+    return sampler.init(model, z, tuning)
 
 
 @eqx.filter_jit
 def _warm_program(
     sampler: ChainSampler,
-    total: int,
     model: LatentModel,
     state: PyTree,
     key: Key,
+    plan: PyTree,
     done: Array,
     count: Array,
 ) -> PyTree:
     def body(i: Array, state: PyTree) -> PyTree:
         t = done + i
-        return sampler.warm(model, state, jax.random.fold_in(key, t), t, total)
+        row = jax.tree.map(lambda a: a[i], plan)
+        return sampler.warm(model, state, jax.random.fold_in(key, t), t, row)
 
     return jax.lax.fori_loop(0, count, body, state)
 

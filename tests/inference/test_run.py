@@ -205,6 +205,10 @@ def test_nothing_is_traced_twice(cls, monkeypatch):
     assert net.traces == traced
     everything(12)  # the same bucket
     assert net.traces == traced
+    # A warm start, and a warm-up of another length, run the same programs.
+    shorter = cls(chains=2, warmup=20, draws=10)
+    fit(shorter, prior=prior, n=12, init=fit(method, prior=prior, n=12))
+    assert net.traces == traced
     # One chain traces each program once; two threads may not trace more.
     net = Counting()
     prior = net.prior()
