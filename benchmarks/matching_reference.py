@@ -2,9 +2,11 @@
 
 Written from Tran, Rossi, Milios & Filippone (JMLR 23:74, 2022), section 4 and its appendix on
 settings: an outer loop moves the standard deviations of weights and biases (one each a layer,
-through softplus) by RMSprop; before every outer step a critic is initialised afresh and trained on
-new draws at that step's measurement points (Adagrad, gradient penalty), then the gap between
-critic means over one more set of draws gives the gradient to the prior.
+through softplus) by RMSprop; before every outer step the critic's weights are initialised afresh
+(Xavier, biases N(0, 1)) and trained on one set of draws at that step's measurement points (Adagrad,
+gradient penalty); then the gap between critic means over another set of draws gives the gradient to
+the prior. As in the authors' published implementation, Adagrad's accumulators outlive the
+re-initialisation, and measurement points are a fixed grid in one dimension.
 
     python benchmarks/matching_reference.py --setting 1d --seeds 0 1 2
 
@@ -27,7 +29,7 @@ from torch.nn.functional import softplus
 RESULTS = Path(__file__).parent / "results" / "matching_reference.json"
 
 OUTER_STEPS, CRITIC_STEPS = 200, 200
-FUNCTIONS, POINTS = 128, 64
+FUNCTIONS, POINTS = 128, 100
 OUTER_RATE, CRITIC_RATE, PENALTY = 0.05, 0.02, 10.0
 CRITIC_WIDTH = 200
 
@@ -36,9 +38,8 @@ class Network:
     """Draws of a tanh network in the 1/sqrt(fan_in) form with trainable scales a layer."""
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
-        one = float(np.log(np.expm1(1.0)))
         self.sizes = sizes
-        self.raw = torch.full((2 * (len(sizes) - 1),), one, requires_grad=True)
+        self.raw = torch.ones(2 * (len(sizes) - 1), requires_grad=True)
 
     def scales(self) -> torch.Tensor:
         """Standard deviations in the order (bias, weights) layer by layer."""
@@ -52,7 +53,7 @@ class Network:
             weights = torch.randn(num, a, b) * (scale[2 * i + 1] / a**0.5)
             h = torch.baddbmm(torch.randn(num, 1, b) * scale[2 * i], h, weights)
             if i < len(self.sizes) - 2:
-                h = torch.tanh_(h)
+                h = torch.tanh(h)
         return h[..., 0]
 
 
@@ -69,32 +70,40 @@ def draw_target(factor: torch.Tensor, num: int) -> torch.Tensor:
     return (noise @ factor.T).float()
 
 
-def new_critic(num_values: int) -> torch.nn.Sequential:
-    return torch.nn.Sequential(
-        torch.nn.Linear(num_values, CRITIC_WIDTH),
-        torch.nn.Softplus(),
-        torch.nn.Linear(CRITIC_WIDTH, CRITIC_WIDTH),
-        torch.nn.Softplus(),
-        torch.nn.Linear(CRITIC_WIDTH, 1),
-    )
+class Critic:
+    """A softplus MLP of the function values, and the optimizer that outlives its weights."""
 
+    def __init__(self, num_values: int) -> None:
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(num_values, CRITIC_WIDTH),
+            torch.nn.Softplus(),
+            torch.nn.Linear(CRITIC_WIDTH, CRITIC_WIDTH),
+            torch.nn.Softplus(),
+            torch.nn.Linear(CRITIC_WIDTH, 1),
+        )
+        self.optimizer = torch.optim.Adagrad(self.net.parameters(), lr=CRITIC_RATE)
 
-def train_critic(network: Network, x: torch.Tensor, factor: torch.Tensor) -> torch.nn.Sequential:
-    """A critic from scratch: maximise the gap between the two laws with slope near 1 (eq. 14)."""
-    critic = new_critic(len(x))
-    optimizer = torch.optim.Adagrad(critic.parameters(), lr=CRITIC_RATE)
-    for _ in range(CRITIC_STEPS):
-        with torch.no_grad():
-            f, g = network.draw(x, FUNCTIONS), draw_target(factor, FUNCTIONS)
-        mix = torch.rand(FUNCTIONS, 1)
-        between = (mix * f + (1 - mix) * g).requires_grad_(True)
-        (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-        penalty = ((slope.norm(dim=1) - 1.0) ** 2).mean()
-        loss = critic(f).mean() - critic(g).mean() + PENALTY * penalty
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return critic
+    def restart(self) -> None:
+        for layer in self.net:
+            if isinstance(layer, torch.nn.Linear):
+                torch.nn.init.xavier_normal_(layer.weight)
+                torch.nn.init.normal_(layer.bias)
+
+    def gap(self, f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        return self.net(f).mean() - self.net(g).mean()
+
+    def train(self, f: torch.Tensor, g: torch.Tensor) -> None:
+        """From scratch: maximise the gap between two sets of draws with slope near 1 (eq. 14)."""
+        self.restart()
+        for _ in range(CRITIC_STEPS):
+            mix = torch.rand(FUNCTIONS, 1)
+            between = (mix * f + (1 - mix) * g).requires_grad_(True)
+            (slope,) = torch.autograd.grad(self.net(between).sum(), between, create_graph=True)
+            penalty = ((slope.norm(dim=1) - 1.0) ** 2).mean()
+            loss = PENALTY * penalty - self.gap(f, g)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
 
 
 def match(setting: Setting, seed: int, outer_steps: int = OUTER_STEPS) -> dict:
@@ -104,16 +113,19 @@ def match(setting: Setting, seed: int, outer_steps: int = OUTER_STEPS) -> dict:
     network = Network((setting.in_dim, *setting.hidden, 1))
     optimizer = torch.optim.RMSprop([network.raw], lr=OUTER_RATE)
     wall, cpu = time.perf_counter(), time.process_time()
+    critic = Critic(POINTS)
     for _ in range(outer_steps):
-        x = torch.as_tensor(setting.draw_points(rng, POINTS), dtype=torch.float32)
+        points = np.linspace(-3, 3, POINTS)[:, None]
+        if setting.in_dim > 1:
+            points = setting.draw_points(rng, POINTS)
+        x = torch.as_tensor(points, dtype=torch.float32)
         factor = target_factor(setting, x)
-        critic = train_critic(network, x, factor)
-        gap = (
-            critic(draw_target(factor, FUNCTIONS)).mean()
-            - critic(network.draw(x, FUNCTIONS)).mean()
-        )
+        f, g = network.draw(x, FUNCTIONS), draw_target(factor, FUNCTIONS)
+        with torch.no_grad():
+            training = network.draw(x, FUNCTIONS), draw_target(factor, FUNCTIONS)
+        critic.train(*training)
         optimizer.zero_grad()
-        gap.backward()
+        critic.gap(f, g).backward()
         optimizer.step()
     return {
         "setting": setting.name,

@@ -159,11 +159,12 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=400)
     parser.add_argument("--draws", type=int, default=250)
+    parser.add_argument("--max-steps", type=int, default=256)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     args = parser.parse_args()
     warnings.simplefilter("ignore", bn.ConvergenceWarning)
     RESULTS.mkdir(exist_ok=True)
-    method = bn.HMC(chains=4, warmup=args.warmup, draws=args.draws)
+    method = bn.HMC(chains=4, warmup=args.warmup, draws=args.draws, max_steps=args.max_steps)
     for name in args.tables:
         x, y, tests = load(name)
         path = RESULTS / f"regression_{name}.json"
