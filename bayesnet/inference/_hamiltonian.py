@@ -12,7 +12,7 @@ import numpy as np
 
 from bayesnet._types import Array, Key, PyTree
 from bayesnet.inference import _adaptation as adaptation
-from bayesnet.inference._path_length import FIRST_PATH_LENGTH, PROBE_ROWS, Jumps
+from bayesnet.inference._path_length import FIRST_PATH_LENGTH, Jumps, probe_points
 from bayesnet.inference.model import LatentModel
 
 
@@ -140,7 +140,7 @@ class HamiltonianChain:
         return state.hmc.position
 
     def _probe(self, model: LatentModel, z: Array) -> Array:
-        """Function values at a few training rows, and the noise latents: what users look at."""
+        """Function values at a few points, and the noise latents: what users look at."""
         z_prior, z_noise = model.split(z)
-        values = model.prior.apply(z_prior, model.rows.x[:PROBE_ROWS])
+        values = model.prior.apply(z_prior, probe_points(model.rows.x))
         return jnp.concatenate([jnp.ravel(values), z_noise])

@@ -2,8 +2,8 @@
 
 The latents have unit prior scale, and most of them are hardly informed by the data; after
 the mass is adapted a trajectory of length pi/2 carries such a coordinate to an independent
-value. During the second half of the warm-up the chain takes turns between a half, one and
-two times that length and records how far the *function values* moved. With D the mean
+value. During the second half of the warm-up the chain takes turns between 0.75, 1.25 and 2
+times that length and records how far the *function values* moved. With D the mean
 squared jump over twice the variance (one minus the lag-one autocorrelation) the effective
 sample size a draw is about D / (2 - D); the length with the most of it a gradient wins.
 """
@@ -18,13 +18,22 @@ import numpy as np
 from bayesnet._types import Array, Float
 
 FIRST_PATH_LENGTH = float(np.pi / 2)
-CANDIDATES = tuple(FIRST_PATH_LENGTH * factor for factor in (0.5, 1.0, 2.0))
+CANDIDATES = tuple(FIRST_PATH_LENGTH * factor for factor in (0.75, 1.25, 2.0))
 # The cost of a step that is not a gradient (drawing a momentum, the accept step), in gradients.
 OVERHEAD = 1.0
 # The path is chosen for the worse-mixing function values, not for the average one.
-QUANTILE = 0.2
-# Training rows whose function values are watched.
-PROBE_ROWS = 16
+QUANTILE = 0.1
+# Points whose function values are watched: so many training rows, and as many just outside the
+# table (rows pushed away from the centre by this factor), where functions mix slowest.
+PROBE_ROWS = 8
+PUSH = 1.3
+
+
+def probe_points(x: Float[Array, "n d"]) -> Float[Array, "k d"]:
+    """Where function values are watched, from the training rows."""
+    centre = jnp.mean(x, axis=0)
+    outside = centre + PUSH * (x[-PROBE_ROWS:] - centre)
+    return jnp.concatenate([x[:PROBE_ROWS], outside])
 
 
 class Jumps(NamedTuple):
