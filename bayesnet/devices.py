@@ -101,17 +101,27 @@ def run_side_by_side(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     caller (device, float64) are carried into the threads.
     """
     workers = min(cpu_count(), len(items))
+    work = with_settings(work)
     if workers <= 1:
         return [work(item) for item in items]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, items))
+
+
+def with_settings(work: Callable[[T], R]) -> Callable[[T], R]:
+    """`work` under the caller's device and float64 setting, stated outright, on any thread.
+
+    JAX keys compiled programs by these settings, and one that is stated is another key than one
+    that is inherited: a program compiled outside such a scope is compiled again inside it.
+    """
     device = jax.config.jax_default_device  # type: ignore[attr-defined]
     x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
-    def in_thread(item: T) -> R:
+    def scoped(item: T) -> R:
         with jax.default_device(device), jax.enable_x64(x64):
             return work(item)
 
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(in_thread, items))
+    return scoped
 
 
 def float64_island(fn: Callable[..., Any]) -> Callable[..., Any]:

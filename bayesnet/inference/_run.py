@@ -159,9 +159,13 @@ def run_chains(
 def _compile(
     work: Callable[[PyTree, Key, int, int], PyTree], state: PyTree, key: Key, layout: str
 ) -> None:
-    """Compile a program by a call of no steps, before threads would each do so."""
+    """Compile a program by a call of no steps, before threads would each do so.
+
+    XLA has aborted where one thread compiled (and stored) a program that another ran.
+    """
     if layout == "threads":
-        jax.block_until_ready(work(state, key, 0, 0))
+        idle = devices.with_settings(lambda s: work(s, key, 0, 0))
+        jax.block_until_ready(idle(state))
 
 
 def _stack(outs: list[Any], count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -207,7 +211,14 @@ def _each_chain(
 
 @eqx.filter_jit
 def _init_chain(sampler: ChainSampler, model: LatentModel, z: Array, tuning: PyTree) -> PyTree:
-    return sampler.init(model, z, tuning)
+    # Python numbers in a state would be part of the program, and become arrays (another
+    # program) after one step.
+    return jax.tree.map(_strong, sampler.init(model, z, tuning))
+
+
+def _strong(a: Any) -> Array:
+    array = jnp.asarray(a)
+    return jax.lax.convert_element_type(array, array.dtype)
 
 
 @eqx.filter_jit

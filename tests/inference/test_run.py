@@ -227,3 +227,15 @@ def test_batched_chains_sample_the_same_law(monkeypatch):
     assert np.abs(oracles.z_scores(products, exact.cov)).max() < 5
     again = run(bn.HMC(chains=2, warmup=0, draws=5), init=post)
     assert again.latents.shape == (2, 5, 2)
+
+
+def test_each_program_is_compiled_once_and_not_in_a_thread(monkeypatch, caplog):
+    # Two threads that compile, or one that compiles what another runs: slow, and XLA has aborted.
+    monkeypatch.setattr(devices, "cpu_count", lambda: 2)
+    prior = bn.NetworkPrior(bn.MLP((7,)), in_dim=1)  # no other test has compiled for it
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        fit(bn.HMC(chains=2, warmup=30, draws=30), prior=prior)
+    compiled = [r for r in caplog.records if "Finished XLA compilation of jit(_" in r.getMessage()]
+    for name in ("_init_chain", "_warm_program", "_draw_program"):
+        of_name = [r for r in compiled if f"jit({name})" in r.getMessage()]
+        assert [r.threadName for r in of_name] == ["MainThread"], name
