@@ -70,7 +70,11 @@ def update(
 
     def close_window() -> Adaptation:
         closed = mass_final(mass)
-        return Adaptation(step_init(step_final(step)), closed, closed.inverse_mass_matrix)
+        size = step_final(step)
+        # Search around the step size found so far, not around ten times it: the last window of
+        # a short warm-up would end up there.
+        restarted = step_init(size)._replace(mu=jnp.log(size))
+        return Adaptation(restarted, closed, closed.inverse_mass_matrix)
 
     return jax.lax.cond(ends, close_window, lambda: Adaptation(step, mass, adaptation.inverse_mass))
 

@@ -14,18 +14,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from tinygp import kernels as tk
-from tinygp.kernels.distance import L2Distance
+from tinygp.kernels.distance import Distance
 
 from bayesnet._errors import InputError, MissingExtraError, unknown_name
 from bayesnet._types import Array, Float, Key, PyTree
 from bayesnet.priors.laws import check_positive_law, draw_law
 
+
+class Euclidean(Distance):
+    """The Euclidean distance with a finite gradient where it is zero.
+
+    tinygp's own replaces exact zeros by ones before the root and puts them back after it. Where
+    XLA computes the two comparisons in two fusions, inputs divided by a lengthscale may round to
+    zero in one and not in the other, and a point is then at distance 1 from itself.
+    """
+
+    def distance(self, X1: Array, X2: Array) -> Array:
+        """The distance of two points (d,)."""
+        return jnp.sqrt(jnp.maximum(self.squared_distance(X1, X2), 1e-36))
+
+    def squared_distance(self, X1: Array, X2: Array) -> Array:
+        """Its square."""
+        return jnp.sum(jnp.square(X1 - X2))
+
+
 # Isotropic kernels of the Euclidean distance between inputs divided by their lengthscales.
 STATIONARY = {
-    "rbf": lambda: tk.ExpSquared(distance=L2Distance()),
-    "matern12": lambda: tk.Exp(distance=L2Distance()),
-    "matern32": lambda: tk.Matern32(distance=L2Distance()),
-    "matern52": lambda: tk.Matern52(distance=L2Distance()),
+    "rbf": lambda: tk.ExpSquared(distance=Euclidean()),
+    "matern12": lambda: tk.Exp(distance=Euclidean()),
+    "matern32": lambda: tk.Matern32(distance=Euclidean()),
+    "matern52": lambda: tk.Matern52(distance=Euclidean()),
 }
 NAMES = (*STATIONARY, "periodic", "linear")
 

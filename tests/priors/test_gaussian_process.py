@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
@@ -179,3 +180,17 @@ def test_a_kernel_that_is_no_covariance_is_refused():
     wrong = tk.Custom(lambda a, b: -tk.Exp()(a[None], b[None])[0, 0])
     with pytest.raises(bn.InputError, match="not positive definite"):
         bn.GaussianProcess(wrong).sample(0, X1, 2)
+
+
+@pytest.mark.parametrize("name", ["rbf", "matern12", "matern32", "matern52"])
+def test_a_point_is_at_distance_zero_from_itself_in_every_program(name):
+    # Jitted and batched over lengthscales, XLA has put points at distance 1 from themselves.
+    x = jnp.linspace(-2, 2, 40)[:, None]
+    covariance = bn.GaussianProcess(name, bn.LogNormal(0.0, 0.5)).covariance
+    hyper = covariance.draw(jax.random.key(0), 4)
+    matrices = jax.jit(jax.vmap(lambda h: covariance.matrix(h, x, x)))(hyper)
+    diagonal = np.diagonal(np.asarray(matrices), axis1=1, axis2=2)
+    np.testing.assert_allclose(diagonal, 1.0, rtol=1e-6)
+    # Long lengthscales on a fine grid: hard to factorise if a single entry is off.
+    draws = bn.GaussianProcess(name, bn.LogNormal(0.0, 0.5)).sample(0, np.asarray(x), 200)
+    assert np.isfinite(np.asarray(draws)).all()
