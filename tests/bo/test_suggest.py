@@ -85,7 +85,8 @@ def test_a_short_loop_finds_the_maximum(acquisition):
 
 
 def test_minimising_mirrors_maximising(state):
-    mirrored = LoopState(BOUNDS, LoopSettings(TINY, tiny_prior(2), maximize=False))
+    method = bn.HMC(chains=2, warmup=200, draws=100, max_steps=32)
+    mirrored = LoopState(BOUNDS, LoopSettings(method, tiny_prior(2), maximize=False))
     X = design(14)
     mirrored = mirrored.update(X, -bowl(X))
     scaled = (suggest(mirrored) - PEAK) / (BOUNDS[1] - BOUNDS[0])
