@@ -17,7 +17,7 @@ import numpy as np
 from bayesnet import __version__
 from bayesnet._errors import BayesNetError, InputError
 from bayesnet.data import Data
-from bayesnet.networks import MLP, ForeignNetwork, Network, as_network
+from bayesnet.networks import MLP, ForeignNetwork, as_network
 from bayesnet.posterior.saving import load, save
 from bayesnet.priors import (
     Box,
@@ -142,4 +142,4 @@ def _cache_file(prior: NetworkPrior, target: Any, inputs: Any, seed: int) -> Pat
     return cache_dir() / f"match-{hashlib.sha256(text.encode()).hexdigest()[:24]}.safetensors"
 
 
-__all__ = ["Network", "cache_dir", "default_network", "default_target", "matched", "resolve_prior"]
+__all__ = ["cache_dir", "default_network", "default_target", "matched", "resolve_prior"]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from bayesnet._types import Array
 from bayesnet.diagnostics.convergence import import_arviz, log_densities, quantities
 from bayesnet.inference.model import LatentModel
 
@@ -38,12 +42,12 @@ def to_arviz(posterior: Any) -> Any:
 
 def row_log_likelihoods(posterior: Any) -> np.ndarray:
     """Log density of each training row under each draw, (c, s, n), in scaled units."""
-    import equinox as eqx
-    import jax
-    import jax.numpy as jnp
-
     model = LatentModel(posterior.prior, posterior.bound, posterior.data.rows)
     chains, draws, size = posterior.latents.shape
-    program = eqx.filter_jit(lambda m, z: jax.lax.map(m.log_likelihood_rows, z, batch_size=32))
-    rows = np.asarray(program(model, jnp.asarray(posterior.latents.reshape(-1, size))))
+    rows = np.asarray(_rows(model, jnp.asarray(posterior.latents.reshape(-1, size))))
     return rows[:, : posterior.data.num_rows].reshape(chains, draws, -1)
+
+
+@eqx.filter_jit
+def _rows(model: LatentModel, z: Array) -> Array:
+    return jax.lax.map(model.log_likelihood_rows, z, batch_size=32)

@@ -81,7 +81,7 @@ def convergence_report(posterior: Any) -> ConvergenceReport:
     rows = tuple(_row(name, values) for name, values in quantities(posterior).items())
     stats = posterior.stats
     divergent = float(np.mean(stats["divergent"] > 0)) if "divergent" in stats else 0.0
-    report = ConvergenceReport(
+    return ConvergenceReport(
         rows=rows,
         chains=posterior.latents.shape[0],
         draws=posterior.latents.shape[1],
@@ -91,7 +91,6 @@ def convergence_report(posterior: Any) -> ConvergenceReport:
         seconds=float(sum(posterior.seconds.values())),
         problems=_problems(rows, divergent, posterior),
     )
-    return report
 
 
 def quantities(posterior: Any) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.special import ndtr, ndtri
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Float
@@ -147,9 +147,6 @@ class Normal:
 
     def cdf(self, y: np.ndarray) -> np.ndarray:
         return ndtr((y - self.loc) / self.scale)
-
-    def log_cdf(self, y: np.ndarray) -> np.ndarray:
-        return log_ndtr((y - self.loc) / self.scale)
 
     def quantile(self, q: float) -> np.ndarray:
         return self.loc + self.scale * ndtri(q)

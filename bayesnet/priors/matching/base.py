@@ -36,6 +36,16 @@ class Distance(Protocol):
         ...
 
 
+class Stateless:
+    """The part of a `Distance` that carries nothing from step to step."""
+
+    def start(self, key: Key, num_values: int) -> PyTree:
+        return ()
+
+    def adapt(self, state: PyTree, key: Key, f: Array, g: Array) -> PyTree:
+        return state
+
+
 def spread(g: Float[Array, "s q"]) -> Float[Array, " q"]:
     """The standard deviation of each column over the draws, kept away from zero."""
     sd = jnp.std(g, axis=0)

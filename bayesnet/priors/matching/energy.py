@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from bayesnet._types import Array, Float, Key, PyTree
-from bayesnet.priors.matching.base import spread
+from bayesnet.priors.matching.base import Stateless, spread
 from bayesnet.priors.matching.points import first_increments
 
 
 @dataclass(frozen=True)
-class Energy:
+class Energy(Stateless):
     """Energy distance of the values plus that of the increments, in units of the target's spread.
 
     `2 E|f - g| - E|f - f'| - E|g - g'|` with Euclidean norms of whole vectors, by the unbiased
@@ -26,12 +26,6 @@ class Energy:
     """
 
     increments: float = 0.15
-
-    def start(self, key: Key, num_values: int) -> PyTree:
-        return ()
-
-    def adapt(self, state: PyTree, key: Key, f: Array, g: Array) -> PyTree:
-        return state
 
     def loss(
         self, state: PyTree, key: Key, f: Float[Array, "s 3k m"], g: Float[Array, "s 3k m"]

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from bayesnet._types import Array, Float, Key, PyTree
-from bayesnet.priors.matching.base import spread
+from bayesnet.priors.matching.base import Stateless, spread
 from bayesnet.priors.matching.points import first_increments, second_increments
 
 
 @dataclass(frozen=True)
-class Sliced:
+class Sliced(Stateless):
     """Mean Wasserstein-1 distance of one-dimensional laws, each in units of the target's spread.
 
     Between two samples it is biased: not least at equal laws, but a little off, by less the more
@@ -36,12 +36,6 @@ class Sliced:
     values: float = 1.0
     increments: float = 0.5
     curvature: float = 0.0
-
-    def start(self, key: Key, num_values: int) -> PyTree:
-        return ()
-
-    def adapt(self, state: PyTree, key: Key, f: Array, g: Array) -> PyTree:
-        return state
 
     def loss(
         self, state: PyTree, key: Key, f: Float[Array, "s 3k m"], g: Float[Array, "s 3k m"]
