@@ -8,6 +8,7 @@ optimization, or a worker process, matches once per problem size.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from bayesnet.priors import (
     NetworkPrior,
     match_prior,
 )
+from bayesnet.priors.matching.match import DISTANCES
 
 # The box on which priors are matched, in scaled coordinates (mean 0, sd 1 a column): it holds
 # 95 % of a Gaussian column and the whole of a uniform one (which ends at sqrt(3)).
@@ -135,11 +137,19 @@ def _cache_file(prior: NetworkPrior, target: Any, inputs: Any, seed: int) -> Pat
             target,
             inputs,
             seed,
+            _settings(),
         )
     )
     if " at 0x" in text:
         return None
     return cache_dir() / f"match-{hashlib.sha256(text.encode()).hexdigest()[:24]}.safetensors"
+
+
+def _settings() -> dict[str, Any]:
+    """How `match_prior` matches when nothing else is said: part of what made a kept match."""
+    parameters = inspect.signature(match_prior).parameters.values()
+    settings = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return settings | {"distance": DISTANCES[settings["distance"]]()}
 
 
 __all__ = ["cache_dir", "default_network", "default_target", "matched", "resolve_prior"]

@@ -39,6 +39,24 @@ CHECKED = (
 )
 install_import_hook([f"bayesnet.{room}" for room in CHECKED], "beartype.beartype")
 
+# Every compiled program holds memory maps, of which Linux allows a process 65,530 by default;
+# XLA aborts beyond that. A long test run comes there, so programs are dropped before it does.
+MOST_MAPS = 30_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_memory_maps():
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > MOST_MAPS:
+        import gc
+
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
