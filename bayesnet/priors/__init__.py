@@ -2,9 +2,11 @@
 
 from bayesnet.priors.base import FunctionPrior, KernelPrior, LatentPrior
 from bayesnet.priors.gaussian_process import GaussianProcess
-from bayesnet.priors.laws import LogNormal
+from bayesnet.priors.laws import LogNormal, Normal
 from bayesnet.priors.matching import Box, MatchResult, match_prior
+from bayesnet.priors.means import LinearMean
 from bayesnet.priors.network import NetworkPrior
+from bayesnet.priors.sums import Sum
 
 __all__ = [
     "Box",
@@ -12,8 +14,11 @@ __all__ = [
     "GaussianProcess",
     "KernelPrior",
     "LatentPrior",
+    "LinearMean",
     "LogNormal",
     "MatchResult",
     "NetworkPrior",
+    "Normal",
+    "Sum",
     "match_prior",
 ]

@@ -18,7 +18,8 @@ from tinygp.kernels.distance import Distance
 
 from bayesnet._errors import InputError, MissingExtraError, unknown_name
 from bayesnet._types import Array, Float, Key, PyTree
-from bayesnet.priors.laws import check_positive_law, draw_law
+from bayesnet.priors.arc_cosine import arc_cosine
+from bayesnet.priors.laws import check_positive_law, draw_law, is_law
 
 
 class Euclidean(Distance):
@@ -45,7 +46,10 @@ STATIONARY = {
     "matern32": lambda: tk.Matern32(distance=Euclidean()),
     "matern52": lambda: tk.Matern52(distance=Euclidean()),
 }
-NAMES = (*STATIONARY, "periodic", "linear")
+ARC_COSINE = {"arccosine0": 0, "arccosine1": 1, "arccosine2": 2}
+NAMES = (*STATIONARY, "periodic", "linear", *ARC_COSINE)
+# The hyper-parameters of a kernel given by name, in the order in which their keys are split.
+HYPER = ("lengthscale", "outputscale", "period", "bias")
 
 
 @runtime_checkable
@@ -57,6 +61,11 @@ class Covariance(Protocol):
 
     @property
     def random(self) -> bool: ...
+
+    @property
+    def hyper(self) -> PyTree:
+        """The hyper-parameters as they were given, numbers and laws, shaped as `draw` is."""
+        ...
 
     def draw(self, key: Key, num: int) -> PyTree:
         """Hyper-parameters for `num` independent kernels (leading axis `num`)."""
@@ -71,33 +80,49 @@ class Covariance(Protocol):
 class Named:
     """A kernel by name. `lengthscale` is a number, a vector (ARD) or a law; `outputscale` is
     the variance; `period` is used by "periodic" only, which is a product over columns of
-    `exp(-2 sin^2(pi |x - x'| / period) / lengthscale^2)`; "linear" is `x . x' / lengthscale^2`."""
+    `exp(-2 sin^2(pi |x - x'| / period) / lengthscale^2)`; "linear" is `x . x' / lengthscale^2`;
+    "arccosine0", 1, 2 are those of Cho & Saul (2009) on `(sqrt(bias), x / lengthscale)`: weights
+    of variance `1 / lengthscale^2`, biases of variance `bias`, used by these only.
+    `columns` are the input columns that the kernel sees (all if None)."""
 
     name: str
     lengthscale: Any = 1.0
     outputscale: Any = 1.0
     period: Any = 1.0
+    bias: Any = 1.0
+    columns: Any = None
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise unknown_name("kernel", self.name, NAMES)
-        for field in ("lengthscale", "outputscale", "period"):
+        for field in HYPER:
             object.__setattr__(self, field, check_positive_law(getattr(self, field), field))
+        if self.columns is not None:
+            object.__setattr__(self, "columns", _column_numbers(self.columns))
 
     traceable = True
 
     @property
+    def hyper(self) -> PyTree:
+        return {name: getattr(self, name) for name in HYPER}
+
+    @property
     def random(self) -> bool:
-        return any(hasattr(v, "sample") for v in (self.lengthscale, self.outputscale, self.period))
+        return any(is_law(getattr(self, name)) for name in HYPER)
 
     def draw(self, key: Key, num: int) -> PyTree:
-        names = ("lengthscale", "outputscale", "period")
-        keys = jax.random.split(key, 3)
-        return {n: draw_law(getattr(self, n), k, num) for n, k in zip(names, keys, strict=True)}
+        keys = jax.random.split(key, len(HYPER))
+        return {n: draw_law(getattr(self, n), k, num) for n, k in zip(HYPER, keys, strict=True)}
 
     def matrix(
         self, hyper: PyTree, x1: Float[Array, "n d"], x2: Float[Array, "k d"]
     ) -> Float[Array, "n k"]:
+        if self.columns is not None:
+            if max(self.columns) >= x1.shape[1]:
+                raise InputError(
+                    f"The kernel is on columns {list(self.columns)}, the inputs have {x1.shape[1]}."
+                )
+            x1, x2 = (x[:, list(self.columns)] for x in (x1, x2))
         scale = hyper["lengthscale"]
         if jnp.ndim(scale) == 1 and scale.shape[0] not in (1, x1.shape[1]):
             raise InputError(
@@ -109,19 +134,51 @@ class Named:
             for j in range(x1.shape[1]):
                 column = tk.ExpSineSquared(scale=hyper["period"], gamma=gamma[j])
                 cov = cov * column(x1[:, j], x2[:, j])
+        elif self.name in ARC_COSINE:
+            cov = arc_cosine(
+                ARC_COSINE[self.name],
+                *(_with_bias(x / scale, jnp.sqrt(hyper["bias"])) for x in (x1, x2)),
+            )
         else:
             kernel = tk.DotProduct() if self.name == "linear" else STATIONARY[self.name]()
             cov = kernel(x1 / scale, x2 / scale)
         return hyper["outputscale"] * cov
 
 
-@dataclass(frozen=True, eq=False)
+def _with_bias(x: Array, bias: Any) -> Array:
+    return jnp.concatenate([jnp.broadcast_to(bias, (x.shape[0], 1)).astype(x.dtype), x], axis=1)
+
+
+def _column_numbers(columns: Any) -> tuple[int, ...]:
+    numbers = np.atleast_1d(np.asarray(columns))
+    if (
+        numbers.ndim != 1
+        or numbers.size == 0
+        or numbers.dtype.kind not in "iu"
+        or numbers.min() < 0
+        or len(set(numbers.tolist())) != numbers.size
+    ):
+        raise InputError(
+            f"columns must be distinct column numbers, counted from 0, got {columns!r}."
+        )
+    return tuple(numbers.tolist())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class FromTinyGP:
     """A tinygp kernel as it is, hyper-parameters fixed inside it."""
 
     kernel: Any
     traceable = True
     random = False
+    hyper = np.zeros(0)
+
+    def __repr__(self) -> str:
+        # Kernels print arrays by shape and functions by name; what prints alike must be alike,
+        # because kept matches are told apart by what their target prints.
+        values = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(self.kernel)]
+        text = f"FromTinyGP({self.kernel!r}, values={values})"
+        return f"{text} at 0x{id(self):x}" if "<" in text else text
 
     def draw(self, key: Key, num: int) -> PyTree:
         return jnp.zeros((num, 0))
@@ -137,6 +194,7 @@ class FromGPyTorch:
     kernel: Any
     traceable = False
     random = False
+    hyper = np.zeros(0)
 
     def draw(self, key: Key, num: int) -> PyTree:
         return jnp.zeros((num, 0))
@@ -170,6 +228,10 @@ class Combined:
     def random(self) -> bool:
         return self.left.random or self.right.random
 
+    @property
+    def hyper(self) -> PyTree:
+        return self.left.hyper, self.right.hyper
+
     def draw(self, key: Key, num: int) -> PyTree:
         k1, k2 = jax.random.split(key)
         return self.left.draw(k1, num), self.right.draw(k2, num)
@@ -186,7 +248,7 @@ def as_covariance(kernel: Any, **hyper: Any) -> Covariance:
         return Named(kernel, **hyper)
     if any(value is not None for value in hyper.values() if not _is_one(value)):
         raise InputError(
-            "lengthscale, outputscale and period belong to kernels given by name; a kernel object "
+            "lengthscale, outputscale, period, bias and columns belong to kernels given by name; a kernel object "
             "carries its own."
         )
     if isinstance(kernel, (Named, FromTinyGP, FromGPyTorch, Combined)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,13 @@ from bayesnet._types import Array, ArrayLike, Float, Key, as_key
 from bayesnet.data import as_matrix
 from bayesnet.devices import float64_island
 from bayesnet.priors.covariance import Combined, Covariance, as_covariance
+from bayesnet.priors.means import add_means, as_mean, mean_object
 from bayesnet.priors.network import UNITS
+
+if TYPE_CHECKING:
+    from bayesnet.priors.conditioned import ConditionedProcess
+    from bayesnet.priors.empirical import EmpiricalBayes
+    from bayesnet.priors.evidence import LogEvidence
 
 # Added to the diagonal, relative to its mean, before the Cholesky factorisation in float64.
 JITTER = 1e-6
@@ -23,21 +29,29 @@ JITTER = 1e-6
 
 @dataclass(frozen=True, init=False)
 class GaussianProcess:
-    """A Gaussian process with constant mean; every draw may have its own random kernel.
+    """A Gaussian process; every draw may have a random kernel and a random line of its own.
 
     Args:
-        kernel: "rbf", "matern12", "matern32", "matern52", "periodic", "linear"; or a tinygp
-            kernel, or a gpytorch kernel with its current hyper-parameters.
+        kernel: "rbf", "matern12", "matern32", "matern52", "periodic", "linear", "arccosine0",
+            "arccosine1", "arccosine2" (Cho & Saul 2009); or a tinygp kernel, or a gpytorch kernel
+            with its current hyper-parameters.
         lengthscale: a positive number, a vector (one a column, ARD), or a law such as
             `bn.LogNormal(0.0, 0.5)`: then each drawn function has a kernel of its own, and the
             process is the hierarchical GP of Tran et al. 2022, section 5.1.
         outputscale: the variance of the function values (as in gpytorch), a number or a law.
         period: of "periodic".
-        mean: the constant mean.
+        bias: the variance of the biases of the arc-cosine kernels, whose weights have the
+            variance `1 / lengthscale^2`.
+        columns: the input columns that the kernel sees, counted from 0; all if None.
+        mean: a number; "linear" or `bn.LinearMean(slope, intercept)`, fixed or random; or a
+            function `x (n, d) -> (n,) or (n, m)`.
         out_dim: m independent processes, one an output.
         units: "scaled" (inputs and targets at mean 0, sd 1) or "data".
 
-    `a + b` and `a * b` are the processes with the sum and the product of the covariances.
+    `a + b` and `a * b` are the processes with the sum and the product of the covariances; a sum
+    adds the means. Added to any other object with `sample` it becomes a `bn.Sum`.
+    `GaussianProcess.fit(X, y)` chooses the hyper-parameters by data; `empirical` then says how
+    (an `EmpiricalBayes`), and is None for a process that was stated.
 
     Raises:
         InputError: unknown names, hyper-parameters that are not positive, laws that reach
@@ -45,9 +59,10 @@ class GaussianProcess:
     """
 
     covariance: Covariance
-    mean: float
+    mean: Any
     out_dim: int
     units: str
+    empirical: EmpiricalBayes | None
 
     def __init__(
         self,
@@ -56,7 +71,9 @@ class GaussianProcess:
         outputscale: Any = 1.0,
         *,
         period: Any = 1.0,
-        mean: float = 0.0,
+        bias: Any = 1.0,
+        columns: Any = None,
+        mean: Any = 0.0,
         out_dim: int = 1,
         units: str = "scaled",
     ) -> None:
@@ -65,31 +82,88 @@ class GaussianProcess:
         if out_dim < 1:
             raise InputError(f"out_dim must be at least 1, got {out_dim}.")
         covariance = as_covariance(
-            kernel, lengthscale=lengthscale, outputscale=outputscale, period=period
+            kernel,
+            lengthscale=lengthscale,
+            outputscale=outputscale,
+            period=period,
+            bias=bias,
+            columns=columns,
         )
         object.__setattr__(self, "covariance", covariance)
-        object.__setattr__(self, "mean", float(mean))
+        object.__setattr__(self, "mean", as_mean(mean))
         object.__setattr__(self, "out_dim", int(out_dim))
         object.__setattr__(self, "units", units)
+        object.__setattr__(self, "empirical", None)
+
+    @staticmethod
+    def fit(
+        X: ArrayLike, y: ArrayLike, kernel: str = "matern52", **options: Any
+    ) -> GaussianProcess:
+        """A process whose hyper-parameters are chosen by the data: empirical Bayes.
+
+        See `bayesnet.priors.fitted.fit_process` for the options (`method`, `ard`, `noise_std`,
+        `restarts`, `units`, ...).
+        """
+        from bayesnet.priors.fitted import fit_process
+
+        return fit_process(X, y, kernel, **options)
+
+    def log_evidence(
+        self, X: ArrayLike, y: ArrayLike, noise_std: ArrayLike, **options: Any
+    ) -> LogEvidence:
+        """The log density of `y` under this process and Gaussian noise; see `evidence.log_evidence`.
+
+        X (n, d), y (n,) or (n, m) and `noise_std` are in the coordinates of `units`.
+        """
+        from bayesnet.priors.evidence import log_evidence
+
+        return log_evidence(self, X, y, noise_std, **options)
+
+    def condition(
+        self, x: ArrayLike, y: ArrayLike, noise_std: ArrayLike = 0.0
+    ) -> ConditionedProcess:
+        """This process given values `y` at rows `x`, each known up to `noise_std`.
+
+        All in the coordinates of `units`; see `bayesnet.priors.conditioned`.
+        """
+        from bayesnet.priors.conditioned import ConditionedProcess
+
+        return ConditionedProcess(self, x, y, noise_std)
+
+    @property
+    def random(self) -> bool:
+        """Whether draws have hyper-parameters (of kernel or mean) of their own."""
+        return self.covariance.random or mean_object(self.mean).random
 
     def _combine(self, other: GaussianProcess, op: str) -> GaussianProcess:
         if not isinstance(other, GaussianProcess):
-            return NotImplemented
+            if op == "product" or not hasattr(other, "sample"):
+                return NotImplemented
+            from bayesnet.priors.sums import Sum
+
+            return Sum(self, other)
         if self.units != other.units or self.out_dim != other.out_dim:
             raise InputError("Processes that are combined must have the same units and out_dim.")
-        if op == "product" and (self.mean or other.mean):
+        if op == "product" and not (self.mean == 0.0 and other.mean == 0.0):
             raise InputError("A product of processes is defined for mean 0 only.")
         return GaussianProcess(
             Combined(self.covariance, other.covariance, op),
-            mean=self.mean + other.mean,
+            mean=add_means(self.mean, other.mean),
             out_dim=self.out_dim,
             units=self.units,
         )
 
-    def __add__(self, other: GaussianProcess) -> GaussianProcess:
+    def __add__(self, other: Any) -> Any:
         return self._combine(other, "sum")
 
-    def __mul__(self, other: GaussianProcess) -> GaussianProcess:
+    def __radd__(self, other: Any) -> Any:
+        if not hasattr(other, "sample"):
+            return NotImplemented
+        from bayesnet.priors.sums import Sum
+
+        return Sum(other, self)
+
+    def __mul__(self, other: Any) -> Any:
         return self._combine(other, "product")
 
     def kernel(self, x1: ArrayLike, x2: ArrayLike) -> Float[Array, "n k"]:
@@ -97,7 +171,7 @@ class GaussianProcess:
 
         Raises `InputError` if hyper-parameters are random: there is no one kernel then.
         """
-        if self.covariance.random:
+        if self.random:
             raise InputError(
                 "This process has random hyper-parameters, so it has no single kernel; draw "
                 "functions with sample(), or state fixed hyper-parameters."
@@ -120,6 +194,9 @@ class GaussianProcess:
         self, key: Key, xs: Float[Array, "k n d"], num_samples: int
     ) -> Float[Array, "k s n m"]:
         """Independent draws for each of `k` sets of rows, in one program (see `sample`)."""
+        key_mean = key
+        if mean_object(self.mean).random:
+            key, key_mean = jax.random.split(key)
         if self.covariance.traceable:
             draws = _draw_traced(self.covariance, num_samples * self.out_dim, key, xs)
         else:
@@ -133,7 +210,23 @@ class GaussianProcess:
         if not bool(jnp.isfinite(draws).all()):
             raise InputError(self._why_not_finite(xs[0]))
         split = draws.reshape(len(xs), num_samples, self.out_dim, xs.shape[1])
-        return jnp.swapaxes(split, 2, 3) + self.mean
+        return jnp.swapaxes(split, 2, 3) + self._means(key_mean, xs, num_samples)
+
+    def _means(self, key: Key, xs: Array, num: int) -> Any:
+        """The means of draws, broadcastable to (k, s, n, m)."""
+        if isinstance(self.mean, float):
+            return self.mean
+        mean = self.mean
+        if not mean.random:
+            fixed = mean.draw(key, 1)
+            return jnp.stack([mean.values(fixed, x, self.out_dim) for x in xs])[:, None]
+        keys = jax.random.split(key, len(xs))
+        return jnp.stack(
+            [
+                jax.vmap(lambda h, x=x: mean.values(h, x, self.out_dim))(mean.draw(k, num))
+                for k, x in zip(keys, xs, strict=True)
+            ]
+        )
 
     def _draw_with_torch(self, key: Key, x: Array, num: int) -> Array:
         hyper = jax.tree.map(lambda a: a[0], self.covariance.draw(key, 1))
