@@ -34,6 +34,7 @@ _NAMES = {
     "GaussianLikelihood": "likelihoods",
     "HMC": "inference",
     "NUTS": "inference",
+    "SGHMC": "inference",
     "FunctionDraws": "posterior",
     "Prediction": "posterior",
     "load": "posterior.saving",

@@ -9,10 +9,11 @@ from bayesnet._errors import InputError, unknown_name
 from bayesnet.inference.base import Inference
 from bayesnet.inference.hmc import HMC
 from bayesnet.inference.nuts import NUTS
+from bayesnet.inference.sghmc import SGHMC
 
-__all__ = ["HMC", "NUTS", "PRESETS", "Inference", "resolve_inference"]
+__all__ = ["HMC", "NUTS", "PRESETS", "SGHMC", "Inference", "resolve_inference"]
 
-PRESETS: dict[str, Callable[[], Any]] = {"hmc": HMC, "nuts": NUTS}
+PRESETS: dict[str, Callable[[], Any]] = {"hmc": HMC, "nuts": NUTS, "sghmc": SGHMC}
 
 
 def resolve_inference(inference: str | Inference) -> Any:

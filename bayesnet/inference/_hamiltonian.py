@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import blackjax
@@ -13,6 +13,7 @@ import numpy as np
 from bayesnet._types import Array, Key, PyTree
 from bayesnet.inference import _adaptation as adaptation
 from bayesnet.inference._path_length import FIRST_PATH_LENGTH, Jumps, probe_points
+from bayesnet.inference._run import CHUNK
 from bayesnet.inference.model import LatentModel
 
 
@@ -44,6 +45,7 @@ class HamiltonianChain:
 
     target_acceptance: float
     max_steps: int
+    chunk: int = field(default=CHUNK, init=False)
 
     def transition(
         self, model: LatentModel, state: ChainState, key: Key, step_size: Array, path_length: Array

@@ -23,8 +23,12 @@ from bayesnet._types import Array, Key, PyTree
 from bayesnet.data import pad_rows
 from bayesnet.inference.model import LatentModel
 
-# Steps in one compiled chunk; also the resolution of progress and interruption.
+# Draws in one compiled chunk, and HMC's steps of the warm-up; also the resolution of progress
+# and interruption.
 CHUNK = 25
+# Statistics of which the steps between two draws tell the mean; of counts (integers) they tell
+# the sum, and of levels the last.
+RATES = ("acceptance_rate", "temperature", "stiff_temperature")
 
 Progress = Callable[[str, int, int], None]
 
@@ -32,6 +36,11 @@ Progress = Callable[[str, int, int], None]
 @runtime_checkable
 class ChainSampler(Protocol):
     """One Markov chain: state in, state out. Hashable, so that programs are cached on it."""
+
+    @property
+    def chunk(self) -> int:
+        """Steps of the warm-up in one compiled piece."""
+        ...
 
     def tuning(self, model: LatentModel, earlier: PyTree | None) -> PyTree:
         """Arrays that a chain starts with: untuned, or as an earlier state was tuned."""
@@ -89,6 +98,8 @@ def run_chains(
     start: Array | None = None,
     warm_states: list[PyTree] | None = None,
     progress: Progress | None = None,
+    phases: tuple[str, str] = ("warm-up", "sampling"),
+    keep_unfinished: bool = False,
 ) -> Run:
     """Run `chains` chains of `warmup` steps and `draws` kept draws, `thin` steps apart.
 
@@ -96,9 +107,11 @@ def run_chains(
         start: latents (c, p) at which chains start; prior draws if None.
         warm_states: last states of an earlier run of the same model: chains go on from there.
         progress: called with (phase, steps done, steps in all) after each chunk.
+        phases: what progress calls the warm-up and the sampling.
+        keep_unfinished: draw from the states that an interrupted warm-up has come to.
 
     Ctrl-C during sampling keeps what was drawn so far (`interrupted=True`); during the
-    warm-up, where there is nothing to keep yet, it propagates.
+    warm-up, where there is nothing to keep yet, it propagates (unless `keep_unfinished`).
     """
     report = progress or (lambda phase, done, total: None)
     layout = devices.chain_layout()
@@ -107,11 +120,12 @@ def run_chains(
         start = jax.random.normal(key_start, (chains, model.size), model.rows.y.dtype)
     states = _start(sampler, model, start, warm_states)
 
+    chunk = sampler.chunk
     plan = sampler.plan(warmup) if warmup else None
 
     def warm(state: PyTree, k: Key, done: int, count: int) -> PyTree:
         # Rows of the plan, not its length: one program serves warm-ups of any length.
-        rows = jax.tree.map(lambda a: jnp.asarray(pad_rows(a[done : done + CHUNK], CHUNK)), plan)
+        rows = jax.tree.map(lambda a: jnp.asarray(pad_rows(a[done : done + chunk], chunk)), plan)
         return _warm_program(sampler, model, state, k, rows, jnp.int32(done), jnp.int32(count))
 
     def draw(state: PyTree, k: Key, done: int, count: int) -> tuple[PyTree, PyTree]:
@@ -124,24 +138,29 @@ def run_chains(
     _compile(draw, states[0], keys[0], layout)
     compiled = time.perf_counter()
 
-    for done in range(0, warmup, CHUNK):
-        count = min(CHUNK, warmup - done)
-        states = _each_chain(partial(warm, done=done, count=count), states, keys, layout)
-        report("warm-up", done + count, warmup)
+    interrupted = False
+    try:
+        for done in range(0, warmup, chunk):
+            count = min(chunk, warmup - done)
+            states = _each_chain(partial(warm, done=done, count=count), states, keys, layout)
+            report(phases[0], done + count, warmup)
+    except KeyboardInterrupt:
+        if not keep_unfinished:
+            raise
+        interrupted = True
     if warmup:
         states = sampler.pool(model, states)
     warmed = time.perf_counter()
 
     keys = jax.random.split(key_draw, chains)
     pieces: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
-    interrupted = False
     try:
         for done in range(0, draws, CHUNK):
             count = min(CHUNK, draws - done)
             results = _each_chain(partial(draw, done=done, count=count), states, keys, layout)
             states = [state for state, _ in results]
             pieces.append(_stack([out for _, out in results], count))
-            report("sampling", done + count, draws)
+            report(phases[1], done + count, draws)
     except KeyboardInterrupt:
         if not pieces:
             raise
@@ -254,7 +273,6 @@ def _draw_program(
     def draw(state: PyTree, i: Array) -> tuple[PyTree, PyTree]:
         keys = jax.random.split(jax.random.fold_in(key, done + i), thin)
         state, stats = jax.lax.scan(lambda s, k: sampler.step(model, s, k), state, keys)
-        # Of the steps between two draws: the mean of rates, the sum of counts, the last of levels.
         return state, {name: _over_thinned(name, a) for name, a in stats.items()}
 
     def body(state: PyTree, i: Array) -> tuple[PyTree, PyTree]:
@@ -267,8 +285,8 @@ def _draw_program(
 
 
 def _over_thinned(name: str, values: Array) -> Array:
-    if name == "acceptance_rate":
+    if name in RATES:
         return jnp.mean(values)
-    if name in ("divergent", "num_gradients"):
+    if jnp.issubdtype(values.dtype, jnp.integer):
         return jnp.sum(values)
     return values[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError, UnsupportedError
-from bayesnet._types import Key
+from bayesnet._types import Array, Key
 from bayesnet.data import Data
 from bayesnet.inference._run import ChainSampler, Progress, run_chains
 from bayesnet.inference.base import require_latent_prior
@@ -19,31 +20,31 @@ from bayesnet.posterior import FunctionDraws
 from bayesnet.priors import LatentPrior
 
 
+def check_counts(method: Any, may_be_zero: tuple[str, ...] = ()) -> None:
+    """Raise `InputError` unless the fields of `method` that are counts by default are counts."""
+    for field in fields(method):
+        if isinstance(field.default, bool) or not isinstance(field.default, int):
+            continue
+        value = getattr(method, field.name)
+        least = 0 if field.name in may_be_zero else 1
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or value < least:
+            raise InputError(
+                f"{field.name} must be a whole number, at least {least}, got {value!r}."
+            )
+
+
 @dataclass(frozen=True)
 class MarkovChainMonteCarlo:
-    """Settings common to `HMC` and `NUTS`; see there."""
+    """Settings common to all of them; see `HMC` and `SGHMC`."""
 
     chains: int = 4
     warmup: int = 500
     draws: int = 500
     thin: int = 1
-    target_acceptance: float = 0.8
 
     def __post_init__(self) -> None:
-        # Fields of subclasses (max_steps, max_depth) are counts too.
-        for field in fields(self):
-            value = getattr(self, field.name)
-            least = 0 if field.name == "warmup" else 1
-            if isinstance(field.default, int) and (
-                not isinstance(value, (int, np.integer)) or value < least
-            ):
-                raise InputError(
-                    f"{field.name} must be a whole number, at least {least}, got {value!r}."
-                )
-        if not 0 < self.target_acceptance < 1:
-            raise InputError(
-                f"target_acceptance must lie between 0 and 1, got {self.target_acceptance}."
-            )
+        check_counts(self, may_be_zero=("warmup",))
 
     def chain(self) -> ChainSampler:
         """The one-chain sampler of these settings."""
@@ -70,7 +71,10 @@ class MarkovChainMonteCarlo:
         tuned again during `warmup`); otherwise chains start at its draws.
         """
         require_latent_prior(type(self).__name__, prior)
-        model = LatentModel(prior, likelihood.bind(data.scaling, data.rows), data.rows)
+        # A prior may know latents that are easier to move through; draws are kept in its own.
+        form = prior.sampling_form() if hasattr(prior, "sampling_form") else None
+        bound = likelihood.bind(data.scaling, data.rows)
+        model = LatentModel(prior if form is None else form, bound, data.rows)
         start, states = self._where_to_start(model, init, key)
         run = run_chains(
             self.chain(),
@@ -88,7 +92,9 @@ class MarkovChainMonteCarlo:
             prior=prior,
             likelihood=likelihood,
             data=data,
-            latents=run.latents,
+            latents=run.latents
+            if form is None
+            else _mapped(form.law.to_latents, form, run.latents),
             stats=run.stats,
             method=self,
             states=tuple(run.states),
@@ -110,4 +116,29 @@ class MarkovChainMonteCarlo:
             return jnp.zeros((self.chains, model.size)), list(init.states)
         flat = init.latents.reshape(-1, model.size)
         pick = jax.random.choice(jax.random.fold_in(key, 1), len(flat), (self.chains,))
-        return jnp.asarray(flat[np.asarray(pick)]), None
+        start = flat[np.asarray(pick)]
+        if hasattr(model.prior, "law") and hasattr(model.prior.law, "from_latents"):
+            start = _mapped(model.prior.law.from_latents, model.prior, start)
+        return jnp.asarray(start), None
+
+
+def _mapped(change: Callable[[Array], Array], prior: Any, latents: np.ndarray) -> np.ndarray:
+    """`latents` (..., p + k) with `change` applied to the p latents of `prior` in each row."""
+    p = prior.latent_size
+    rows = jnp.asarray(latents.reshape(-1, latents.shape[-1]))
+    changed = jnp.concatenate([jax.jit(jax.vmap(change))(rows[:, :p]), rows[:, p:]], axis=1)
+    return np.asarray(changed).reshape(latents.shape)
+
+
+@dataclass(frozen=True)
+class MetropolisAdjusted(MarkovChainMonteCarlo):
+    """Settings common to `HMC` and `NUTS`; see there."""
+
+    target_acceptance: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.target_acceptance < 1:
+            raise InputError(
+                f"target_acceptance must lie between 0 and 1, got {self.target_acceptance}."
+            )

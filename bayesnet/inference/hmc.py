@@ -16,12 +16,12 @@ import jax.numpy as jnp
 
 from bayesnet._types import Array, Key
 from bayesnet.inference._hamiltonian import ChainState, HamiltonianChain
-from bayesnet.inference._sampling import MarkovChainMonteCarlo
+from bayesnet.inference._sampling import MetropolisAdjusted
 from bayesnet.inference.model import LatentModel
 
 
 @dataclass(frozen=True)
-class HMC(MarkovChainMonteCarlo):
+class HMC(MetropolisAdjusted):
     """Hamiltonian Monte Carlo in latent coordinates.
 
     Args:

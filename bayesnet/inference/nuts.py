@@ -14,12 +14,12 @@ import blackjax
 
 from bayesnet._types import Array, Key
 from bayesnet.inference._hamiltonian import ChainState, HamiltonianChain
-from bayesnet.inference._sampling import MarkovChainMonteCarlo
+from bayesnet.inference._sampling import MetropolisAdjusted
 from bayesnet.inference.model import LatentModel
 
 
 @dataclass(frozen=True)
-class NUTS(MarkovChainMonteCarlo):
+class NUTS(MetropolisAdjusted):
     """The No-U-Turn sampler in latent coordinates.
 
     Args:

@@ -43,6 +43,7 @@ CLASSES = {
     "Scaling": "bayesnet.data",
     "HMC": "bayesnet.inference.hmc",
     "NUTS": "bayesnet.inference.nuts",
+    "SGHMC": "bayesnet.inference.sghmc",
 }
 # Sampler states belong to one process; a loaded posterior starts warm from its draws instead.
 SKIPPED = {"FunctionDraws": ("states",)}
