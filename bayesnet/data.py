@@ -36,11 +36,13 @@ def pad_rows(a: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([a, np.repeat(a[:1], size - len(a), axis=0)])
 
 
-def as_matrix(a: ArrayLike, name: str, *, columns: int | None = None) -> np.ndarray:
+def as_matrix(
+    a: ArrayLike, name: str, *, columns: int | None = None, missing: bool = False
+) -> np.ndarray:
     """`a` as a float64 matrix (n, d), or an `InputError` that says what is wrong with it.
 
     Accepts NumPy, JAX and torch arrays, nested lists, and pandas or polars frames; a vector
-    is read as one column.
+    is read as one column. NaN is an error unless `missing`; infinity always is.
     """
     if hasattr(a, "to_numpy"):
         a = a.to_numpy()
@@ -67,10 +69,12 @@ def as_matrix(a: ArrayLike, name: str, *, columns: int | None = None) -> np.ndar
         raise InputError(f"{name} must be a matrix (rows, columns), got shape {array.shape}.")
     if matrix.shape[0] == 0 or matrix.shape[1] == 0:
         raise InputError(f"{name} has no data: 0 sample(s) or 0 feature(s) in shape {array.shape}.")
-    if not np.isfinite(matrix).all():
-        row, column = np.argwhere(~np.isfinite(matrix))[0]
+    bad = np.isinf(matrix) if missing else ~np.isfinite(matrix)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        what = "infinity" if missing else "NaN or infinity"
         raise InputError(
-            f"{name} holds NaN or infinity (first at row {row}, column {column}). "
+            f"{name} holds {what} (first at row {row}, column {column}). "
             "Drop or impute those rows first."
         )
     if columns is not None and matrix.shape[1] != columns:
@@ -115,10 +119,15 @@ class Scaling:
     y_scale: np.ndarray
 
     @staticmethod
-    def from_data(x: np.ndarray, y: np.ndarray, *, scale_y: bool = True) -> Scaling:
-        """Standardise every column to mean 0 and sd 1; a constant column is only centred."""
-        y_loc, y_scale = standardization(y) if scale_y else identity(y.shape[1])
-        return Scaling(*standardization(x), y_loc, y_scale)
+    def from_data(
+        x: np.ndarray, y: np.ndarray, *, scale_y: bool = True, weight: np.ndarray | None = None
+    ) -> Scaling:
+        """Standardise every column to mean 0 and sd 1; a constant column is only centred.
+
+        Missing targets (NaN) count for nothing, and each row as often as its `weight` (n,) says.
+        """
+        y_loc, y_scale = standardization(y, weight) if scale_y else identity(y.shape[1])
+        return Scaling(*standardization(x, weight), y_loc, y_scale)
 
     @staticmethod
     def identity(in_dim: int, out_dim: int) -> Scaling:
@@ -149,10 +158,27 @@ def identity(columns: int) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(columns), np.ones(columns)
 
 
-def standardization(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (ddof 0) of each column; scale 1 where it is constant."""
-    loc = a.mean(axis=0)
-    scale = a.std(axis=0)
+def standardization(
+    a: np.ndarray, weight: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (ddof 0) of each column; scale 1 where it is constant.
+
+    Over the values that are not NaN, each row counted `weight` (n,) times.
+    """
+    present = ~np.isnan(a)
+    if weight is None and present.all():
+        loc, scale = a.mean(axis=0), a.std(axis=0)
+    else:
+        share = present * (1.0 if weight is None else weight[:, None])
+        total = share.sum(axis=0)
+        if not (total > 0).all():
+            column = int(np.argmin(total))
+            raise InputError(
+                f"Column {column} has no value left: all are missing or have sample_weight 0."
+            )
+        known = np.where(present, a, 0.0)
+        loc = (share * known).sum(axis=0) / total
+        scale = np.sqrt((share * (known - loc) ** 2).sum(axis=0) / total)
     # A column that is constant up to rounding has no scale of its own. Relative to the values,
     # so that the units of a column never decide.
     constant = scale <= 1e-12 * np.abs(loc)
@@ -171,12 +197,24 @@ class Rows(eqx.Module):
 
     Padded rows copy a real row and are switched off by `mask`, so that every likelihood
     stays finite on them. `y_var` is per-row known noise variance in scaled units, or None.
+    `weight` multiplies each row's log likelihood; `observed` tells the targets that were
+    measured from missing ones (whose `y` is 0); None stands for ones.
     """
 
     x: Float[Array, "n d"]
     y: Float[Array, "n m"]
     mask: Bool[Array, " n"]
     y_var: Float[Array, "n m"] | None = None
+    weight: Float[Array, " n"] | None = None
+    observed: Bool[Array, "n m"] | None = None
+
+    def share(self) -> Float[Array, "n m"]:
+        """How often each target counts: 0 for padding and missing ones, else its row's weight."""
+        counts = jnp.broadcast_to(self.mask[:, None], self.y.shape)
+        if self.observed is not None:
+            counts = counts & self.observed
+        weight = 1.0 if self.weight is None else self.weight[:, None]
+        return jnp.where(counts, weight, 0.0).astype(self.y.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,30 +242,58 @@ class Data:
 
     @property
     def y(self) -> np.ndarray:
-        """The true rows of the targets (n, m), scaled, without padding."""
-        return np.asarray(self.rows.y)[: self.num_rows]
+        """The true rows of the targets (n, m), scaled, without padding; NaN where missing."""
+        y = np.asarray(self.rows.y)
+        if self.rows.observed is not None:
+            y = np.where(np.asarray(self.rows.observed), y, np.nan)
+        return y[: self.num_rows]
 
 
 def check_table(
-    x: ArrayLike, y: ArrayLike, y_var: ArrayLike | None = None
+    x: ArrayLike, y: ArrayLike, y_var: ArrayLike | None = None, *, missing: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Validated float64 matrices X (n, d), y (n, m) and y_var (n, m) or None, in user units."""
+    """Validated float64 matrices X (n, d), y (n, m) and y_var (n, m) or None, in user units.
+
+    With `missing` some targets may be NaN, though not a whole column of them.
+    """
     x_matrix = as_matrix(x, "X")
-    y_matrix = as_matrix(y, "y")
+    y_matrix = as_matrix(y, "y", missing=missing)
     if len(x_matrix) != len(y_matrix):
         raise InputError(
             f"X has {len(x_matrix)} rows but y has {len(y_matrix)}: one target per row is needed."
         )
+    absent = np.isnan(y_matrix)
+    if absent.all(axis=0).any():
+        column = int(np.argmax(absent.all(axis=0)))
+        raise InputError(f"Column {column} of y has no observed value: leave it out.")
     if y_var is None:
         return x_matrix, y_matrix, None
-    variance = as_matrix(y_var, "y_var")
+    variance = as_matrix(y_var, "y_var", missing=missing)
     if variance.shape != y_matrix.shape:
         raise InputError(
             f"y_var has shape {variance.shape}, y has {y_matrix.shape}: they must agree."
         )
-    if (variance <= 0).any():
+    # Nothing is read where there is no target.
+    variance = np.where(absent, 1.0, variance)
+    if not (variance > 0).all():
         raise InputError("y_var holds variances, which must be positive (units of y, squared).")
     return x_matrix, y_matrix, variance
+
+
+def check_weight(weight: ArrayLike | None, num_rows: int) -> np.ndarray | None:
+    """Validated row weights (n,), or None. Raises `InputError` unless finite and not negative."""
+    if weight is None:
+        return None
+    column = as_matrix(weight, "sample_weight")
+    if column.shape != (num_rows, 1):
+        raise InputError(
+            f"sample_weight must hold one number a row, shape ({num_rows},), got {np.shape(weight)}."
+        )
+    if (column < 0).any():
+        raise InputError("sample_weight must not be negative: 0 leaves a row out.")
+    if not column.any():
+        raise InputError("sample_weight is 0 for all rows: nothing is left to fit.")
+    return column[:, 0]
 
 
 def make_data(
@@ -236,19 +302,24 @@ def make_data(
     y_var: np.ndarray | None,
     scaling: Scaling,
     *,
+    weight: np.ndarray | None = None,
     pad: bool = True,
     dtype: Any = jnp.float32,
 ) -> Data:
-    """`Data` in scaled coordinates from validated matrices in user units."""
+    """`Data` in scaled coordinates from validated matrices in user units; NaN in y is missing."""
     n = len(x)
     size = bucket_size(n) if pad else n
-    variance = None
-    if y_var is not None:
-        variance = jnp.asarray(pad_rows(y_var / scaling.y_scale**2, size), dtype)
+
+    def padded(a: np.ndarray | None, kind: Any = dtype) -> Any:
+        return None if a is None else jnp.asarray(pad_rows(a, size), kind)
+
+    absent = np.isnan(y)
     rows = Rows(
-        x=jnp.asarray(pad_rows(scaling.x_in(x), size), dtype),
-        y=jnp.asarray(pad_rows(scaling.y_in(y), size), dtype),
+        x=padded(scaling.x_in(x)),
+        y=padded(np.where(absent, 0.0, scaling.y_in(y))),
         mask=jnp.arange(size) < n,
-        y_var=variance,
+        y_var=padded(None if y_var is None else y_var / scaling.y_scale**2),
+        weight=padded(weight),
+        observed=padded(~absent if absent.any() else None, bool),
     )
     return Data(rows, scaling, n)

@@ -40,42 +40,58 @@ def default_network() -> MLP:
     return MLP(hidden=(50, 50), activation="tanh")
 
 
-def default_target(in_dim: int, out_dim: int = 1) -> GaussianProcess:
-    """A hierarchical Matern-5/2 process in scaled coordinates.
+def default_lengthscale(in_dim: int) -> LogNormal:
+    """One random lengthscale l for every input, log-normal with sd 0.7 and E[1 / l^2] = 1 / (2 d).
 
-    Each drawn function has its own lengthscale for every input, log-normal with median
-    sqrt(2 d) and sd 0.7 (distances between rows grow as sqrt(2 d)), and its own variance,
-    log-normal with median 1 and sd 0.5.
+    So the squared distance of two random rows, in lengthscales, has mean 1 whatever d. With
+    median sqrt(2 d) it would be exp(2 * 0.7^2) = 2.7: the shortest lengthscales rule the sum, and
+    functions of many inputs would be rough (benchmarks/default_prior.py).
     """
-    lengthscale = LogNormal(np.full(in_dim, 0.5 * np.log(2.0 * in_dim)), 0.7)
-    return GaussianProcess("matern52", lengthscale, LogNormal(0.0, 0.5), out_dim=out_dim)
+    spread = 0.7
+    return LogNormal(np.full(in_dim, 0.5 * np.log(2.0 * in_dim) + spread**2), spread)
 
 
-def resolve_prior(prior: Any, target: Any, data: Data, *, seed: int = 0) -> Any:
+def default_outputscale() -> LogNormal:
+    """The random variance of the functions: log-normal with median 1 and sd 0.5."""
+    return LogNormal(0.0, 0.5)
+
+
+def default_target(in_dim: int, out_dim: int = 1) -> GaussianProcess:
+    """A hierarchical Matern-5/2 process in scaled coordinates: see its two hyper-laws."""
+    return GaussianProcess(
+        "matern52", default_lengthscale(in_dim), default_outputscale(), out_dim=out_dim
+    )
+
+
+def resolve_prior(
+    prior: Any, target: Any, data: Data, *, likelihood: Any = None, seed: int = 0
+) -> Any:
     """The prior that `fit` conditions, from what the user gave.
 
     `prior` None or a bare network is matched to `target`, or to `default_target`; a
-    `NetworkPrior` is taken as it is, and matched if a `target` is given with it.
+    `NetworkPrior` is taken as it is, and matched if a `target` is given with it. The number of
+    outputs is what `likelihood` asks for; one for each column of y if it is None.
 
     Raises `InputError` if its dimensions are not those of the table.
     """
+    out_dim = data.out_dim if likelihood is None else likelihood.num_outputs(data.out_dim)
     if prior is None:
         prior = default_network()
     if not isinstance(prior, FunctionPrior):
         units = getattr(target, "units", "scaled")
-        prior = NetworkPrior(
-            as_network(prior), in_dim=data.in_dim, out_dim=data.out_dim, units=units
-        )
+        prior = NetworkPrior(as_network(prior), in_dim=data.in_dim, out_dim=out_dim, units=units)
         if target is None:
-            target = default_target(data.in_dim, data.out_dim)
-    for name, got, expected in (
-        ("inputs", getattr(prior, "in_dim", None), data.in_dim),
-        ("outputs", getattr(prior, "out_dim", None), data.out_dim),
+            target = default_target(data.in_dim, out_dim)
+    # The likelihood decides on the outputs: K for K classes, two a target with a noise head.
+    asks = "the table has" if out_dim == data.out_dim else f"{type(likelihood).__name__} needs"
+    for name, got, expected, who in (
+        ("inputs", getattr(prior, "in_dim", None), data.in_dim, "the table has"),
+        ("outputs", getattr(prior, "out_dim", None), out_dim, asks),
     ):
         if got is not None and got != expected:
             raise InputError(
-                f"The prior is for {got} {name}, the table has {expected}: build it with "
-                f"bn.NetworkPrior(..., in_dim={data.in_dim}, out_dim={data.out_dim})."
+                f"The prior is for {got} {name}, {who} {expected}: build it with "
+                f"bn.NetworkPrior(..., in_dim={data.in_dim}, out_dim={out_dim})."
             )
     if target is None:
         return prior
@@ -129,7 +145,7 @@ def _cache_file(prior: NetworkPrior, target: Any, inputs: Any, seed: int) -> Pat
         (
             __version__,
             prior.network,
-            type(prior.law).__name__,
+            str(jax.tree.structure(prior.law)),  # its class and knobs
             theta,
             prior.in_dim,
             prior.out_dim,
@@ -152,4 +168,12 @@ def _settings() -> dict[str, Any]:
     return settings | {"distance": DISTANCES[settings["distance"]]()}
 
 
-__all__ = ["cache_dir", "default_network", "default_target", "matched", "resolve_prior"]
+__all__ = [
+    "cache_dir",
+    "default_lengthscale",
+    "default_network",
+    "default_outputscale",
+    "default_target",
+    "matched",
+    "resolve_prior",
+]

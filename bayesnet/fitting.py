@@ -10,14 +10,18 @@ from typing import Any
 import jax
 
 from bayesnet import devices
-from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._types import ArrayLike, Key, as_key
-from bayesnet.data import Data, Scaling, check_table, make_data
+from bayesnet.data import Data, Scaling, check_table, check_weight, make_data
 from bayesnet.defaults import resolve_prior
 from bayesnet.diagnostics.convergence import warn_if_untrusted
 from bayesnet.inference import Inference, resolve_inference
-from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.likelihoods import resolve_likelihood
+from bayesnet.likelihoods.base import refuse_y_var
 from bayesnet.posterior import FunctionDraws
+
+# What to do about targets that are NaN.
+MISSING = ("error", "mask")
 
 
 def fit(
@@ -29,6 +33,8 @@ def fit(
     likelihood: Any = None,
     inference: str | Inference = "hmc",
     y_var: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    missing: str = "error",
     seed: int | Key = 0,
     init: FunctionDraws | None = None,
     scaling: Scaling | None = None,
@@ -42,11 +48,17 @@ def fit(
         prior: a prior; a bare network (then matched to `target` or to the default process);
             or None (the default network).
         X: inputs, n x d, in the user's units; arrays or data frames.
-        y: targets, n or n x m.
+        y: targets, n or n x m; for classes one label a row (text, bools, whole numbers).
         target: a process to which the prior's weights are matched first.
-        likelihood: `bn.GaussianLikelihood()` (noise learned) if None.
+        likelihood: a likelihood such as `bn.CategoricalLikelihood()`, or its name ("gaussian",
+            "heteroscedastic", "student_t", "laplace", "bernoulli", "categorical", "poisson");
+            `bn.GaussianLikelihood()` (noise learned) if None.
         inference: "hmc", "nuts", or a method such as `bn.HMC(chains=4)`.
         y_var: known noise variance of each target (units of y, squared), n or n x m.
+        sample_weight: a number a row, 0 or more, that multiplies its log likelihood: a row of
+            weight 2 counts as two such rows, one of weight 0 not at all.
+        missing: "error", or "mask": targets that are NaN were not observed, and the other
+            outputs of their row count all the same.
         seed: an integer or a JAX key; the same seed gives the same posterior.
         init: an earlier posterior from whose chains to go on.
         scaling: the coordinate map; from the data (mean 0, sd 1) if None.
@@ -59,20 +71,19 @@ def fit(
 
     Raises:
         InputError: unusable data, unknown names, dimensions that do not agree.
-        UnsupportedError: a method that cannot condition this prior.
+        UnsupportedError: a method that cannot condition this prior, `y_var` for a likelihood
+            that has no use for it.
     """
     method = resolve_inference(inference)
-    likelihood = GaussianLikelihood() if likelihood is None else likelihood
-    if not hasattr(likelihood, "bind") or isinstance(likelihood, type):
-        raise InputError(
-            f"likelihood must be a likelihood such as bn.GaussianLikelihood(), got {likelihood!r}."
-        )
+    likelihood = resolve_likelihood(likelihood)
     if init is not None and not isinstance(init, FunctionDraws):
         raise InputError(f"init must be an earlier posterior, got {type(init).__name__}.")
     key = as_key(seed)
     with devices.using(device):
-        data = _table(prior, target, likelihood, X, y, y_var, scaling)
-        prior = resolve_prior(prior, target, data)
+        likelihood, data = _table(
+            prior, target, likelihood, X, y, y_var, sample_weight, missing, scaling
+        )
+        prior = resolve_prior(prior, target, data, likelihood=likelihood)
         if not method.supports(prior, likelihood):
             # The method's own check names what fits instead.
             method.fit(prior, likelihood, data, key=key)
@@ -91,15 +102,32 @@ def _table(
     X: ArrayLike,
     y: ArrayLike,
     y_var: ArrayLike | None,
+    sample_weight: ArrayLike | None,
+    missing: str,
     scaling: Scaling | None,
-) -> Data:
-    x_matrix, y_matrix, variance = check_table(X, y, y_var)
+) -> tuple[Any, Data]:
+    if missing not in MISSING:
+        raise unknown_name("value of missing", missing, MISSING)
+    if not likelihood.row_variances:
+        refuse_y_var(type(likelihood).__name__, y_var)
+    likelihood, targets = likelihood.encode(y, missing=missing == "mask")
+    x_matrix, y_matrix, variance = check_table(X, targets, y_var, missing=missing == "mask")
+    weight = check_weight(sample_weight, len(x_matrix))
     units = getattr(prior, "units", None) or getattr(target, "units", "scaled")
     if scaling is None and units == "data":
         scaling = Scaling.identity(x_matrix.shape[1], y_matrix.shape[1])
     if scaling is None:
-        scaling = Scaling.from_data(x_matrix, y_matrix, scale_y=likelihood.scales_targets)
-    return make_data(x_matrix, y_matrix, variance, scaling)
+        scaling = Scaling.from_data(
+            x_matrix, y_matrix, scale_y=likelihood.scales_targets, weight=weight
+        )
+    elif not likelihood.scales_targets and not (
+        (scaling.y_loc == 0).all() and (scaling.y_scale == 1).all()
+    ):
+        raise InputError(
+            f"{type(likelihood).__name__} does not scale y: pass a scaling whose y_loc is 0 and "
+            "y_scale is 1."
+        )
+    return likelihood, make_data(x_matrix, y_matrix, variance, scaling, weight=weight)
 
 
 @contextmanager

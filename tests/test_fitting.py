@@ -39,7 +39,7 @@ BAD = {
     "method by name": ({"inference": "hmcc"}, "Did you mean 'hmc'"),
     "method by type": ({"inference": 3}, "inference must be"),
     "method as class": ({"inference": bn.HMC}, "inference must be"),
-    "likelihood by name": ({"likelihood": "gaussian"}, "likelihood must be"),
+    "unknown likelihood": ({"likelihood": "gausian"}, "Did you mean 'gaussian'"),
     "likelihood as class": ({"likelihood": bn.GaussianLikelihood}, "likelihood must be"),
     "seed": ({"seed": "zero"}, "seed must be"),
     "init": ({"init": "before"}, "init must be"),

@@ -34,16 +34,26 @@ class LatentModel(eqx.Module):
         return z[..., :p], z[..., p:]
 
     def log_likelihood_rows(self, z: Float[Array, " p"]) -> Float[Array, " n"]:
-        """Log density of each row's targets; 0 on padded rows."""
+        """Log density of each row's observed targets, times its weight; 0 on padded rows."""
         z_prior, z_noise = self.split(z)
         f = self.prior.apply(z_prior, self.rows.x)
         terms = self.likelihood.log_prob(z_noise, f, self.rows)
+        if self.rows.weight is not None:
+            # A row of weight 0 is absent, whatever its density.
+            terms = jnp.where(self.rows.weight > 0, self.rows.weight * terms, 0.0)
         return jnp.where(self.rows.mask, terms, 0.0)
 
     def log_likelihood(self, z: Float[Array, " p"]) -> Float[Array, ""]:
         """The sum over true rows."""
         return jnp.sum(self.log_likelihood_rows(z))
 
+    def log_prior(self, z: Float[Array, " p"]) -> Float[Array, ""]:
+        """-|z|^2 / 2, and what a prior in other latents adds (`NetworkPrior.sampling_form`)."""
+        value = -0.5 * jnp.sum(z * z)
+        if hasattr(self.prior, "log_correction"):
+            value += self.prior.log_correction(self.split(z)[0])
+        return value
+
     def log_density(self, z: Float[Array, " p"]) -> Float[Array, ""]:
         """The unnormalised log posterior density of the latents."""
-        return self.log_likelihood(z) - 0.5 * jnp.sum(z * z)
+        return self.log_likelihood(z) + self.log_prior(z)

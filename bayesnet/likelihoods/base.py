@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 
-from bayesnet._types import Array, Float
-from bayesnet.data import Rows, Scaling
+from bayesnet._errors import UnsupportedError
+from bayesnet._types import Array, ArrayLike, Float
+from bayesnet.data import Rows, Scaling, as_matrix
 
 
 @runtime_checkable
 class Conditional(Protocol):
     """The law of y given function values: one component of a mixture for each draw.
 
-    Arrays are NumPy float64 with leading axes (s draws, n points, m outputs).
+    Arrays are NumPy float64 with leading axes (s draws, n points, m outputs). `location` is
+    what is left of y without noise; `discrete` says that y takes whole numbers only.
     """
+
+    discrete: ClassVar[bool]
+
+    @property
+    def location(self) -> np.ndarray: ...
 
     @property
     def mean(self) -> np.ndarray: ...
@@ -33,6 +41,10 @@ class Conditional(Protocol):
         """New targets of the components that the index `draw` into (s, n, m) picks."""
         ...
 
+    def affine(self, loc: np.ndarray, scale: np.ndarray) -> Any:
+        """The law of `loc + scale * y`."""
+        ...
+
 
 @runtime_checkable
 class BoundLikelihood(Protocol):
@@ -42,26 +54,86 @@ class BoundLikelihood(Protocol):
     def latent_size(self) -> int: ...
 
     def log_prob(
-        self, z: Float[Array, " k"], f: Float[Array, "n m"], rows: Rows
+        self, z: Float[Array, " k"], f: Float[Array, "n o"], rows: Rows
     ) -> Float[Array, " n"]:
-        """The log density of each row's targets given the function values `f`."""
+        """The log density of each row's observed targets given the network's outputs `f`.
+
+        Weights of rows and padding are the caller's business (`LatentModel`).
+        """
         ...
 
-    def conditional(self, z: np.ndarray, f: np.ndarray, y_var: np.ndarray | None) -> Conditional:
-        """The law of new targets, in scaled coordinates, for latents (s, k) and f (s, n, m)."""
+    def conditional(self, z: np.ndarray, f: np.ndarray, y_var: np.ndarray | None) -> Any:
+        """The law of new targets, in scaled coordinates, for latents (s, k) and f (s, n, o).
+
+        A `Conditional`, or for labels a `LabelLaw`.
+        """
         ...
 
     def summary(self, z: np.ndarray) -> dict[str, np.ndarray]:
-        """Named scalar quantities (..., m) of the noise latents (..., k), for diagnostics."""
+        """Named positive quantities (..., m) of the noise latents (..., k), for diagnostics."""
         ...
 
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """What the user states: frozen, in the units of y."""
+    """What the user states: frozen, in the units of y.
 
-    scales_targets: bool
+    `scales_targets`: y is standardised before inference. `row_variances`: known noise
+    variances of rows (`y_var`) have a meaning.
+    """
+
+    scales_targets: ClassVar[bool]
+    row_variances: ClassVar[bool]
+
+    def encode(self, y: ArrayLike, *, missing: bool = False) -> tuple[Any, np.ndarray]:
+        """The likelihood with what it reads off the targets, and these as numbers (n, m)."""
+        ...
+
+    def num_outputs(self, columns: int) -> int:
+        """The number of network outputs for `columns` columns of (encoded) targets."""
+        ...
+
+    def output_units(self, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
+        """`(loc, scale)`: a network output `f` is `loc + scale * f` to the user."""
+        ...
 
     def bind(self, scaling: Scaling, rows: Rows) -> Any:
         """The likelihood in the coordinates of `scaling`, for the given rows."""
         ...
+
+
+class LikelihoodDefaults:
+    """What most likelihoods share: y in its own units, one network output for each target."""
+
+    scales_targets: ClassVar[bool] = True
+    row_variances: ClassVar[bool] = False
+
+    def encode(
+        self, y: ArrayLike, *, missing: bool = False
+    ) -> tuple[LikelihoodDefaults, np.ndarray]:
+        """The targets as a float64 matrix (n, m); NaN is an error unless `missing`."""
+        return self, as_matrix(y, "y", missing=missing)
+
+    def num_outputs(self, columns: int) -> int:
+        """One for each column of y."""
+        return columns
+
+    def output_units(self, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
+        """The units of y."""
+        return scaling.y_loc, scaling.y_scale
+
+
+def sum_outputs(terms: Float[Array, "n m"], rows: Rows) -> Float[Array, " n"]:
+    """Log densities of single targets to those of rows, missing targets left out."""
+    if rows.observed is not None:
+        terms = jnp.where(rows.observed, terms, 0.0)
+    return jnp.sum(terms, axis=-1)
+
+
+def refuse_y_var(likelihood: str, y_var: Any) -> None:
+    """Raise `UnsupportedError` if there are variances of rows."""
+    if y_var is not None:
+        raise UnsupportedError(
+            f"{likelihood} has no use for y_var: known variances of rows are those of Gaussian "
+            "noise. Use bn.GaussianLikelihood or bn.HeteroscedasticLikelihood, or leave y_var out."
+        )

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from bayesnet._errors import InputError
 from bayesnet._types import Array, Float
 from bayesnet.data import Rows, Scaling
-from bayesnet.priors.laws import LogNormal, check_positive_law
+from bayesnet.likelihoods.base import LikelihoodDefaults, sum_outputs
+from bayesnet.likelihoods.levels import DEFAULT_NOISE, check_level, mean_row_variance
+from bayesnet.priors.laws import LogNormal
 
-# The law of a learned noise level, as a fraction of the standard deviation of y: median 0.14,
-# 90 % between 0.026 and 0.70.
-DEFAULT_NOISE = LogNormal(-2.0, 1.0)
 _LOG_2PI = float(np.log(2 * np.pi))
 
 
 @dataclass(frozen=True)
-class GaussianLikelihood:
+class GaussianLikelihood(LikelihoodDefaults):
     """`y = f(x) + noise`, the noise Gaussian and independent between rows and outputs.
 
     Args:
@@ -35,28 +33,17 @@ class GaussianLikelihood:
     """
 
     noise_std: Any = None
-    scales_targets = True
+    row_variances: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.noise_std is None:
-            return
-        value = check_positive_law(self.noise_std, "noise_std")
-        if isinstance(value, tuple):
-            raise InputError(f"noise_std must be one number or law, got {len(value)} values.")
-        if hasattr(value, "sample") and not isinstance(value, LogNormal):
-            raise InputError(
-                "The law of noise_std must be a bn.LogNormal (a transport of a latent)."
-            )
-        object.__setattr__(self, "noise_std", value)
+        object.__setattr__(self, "noise_std", check_level(self.noise_std, "noise_std"))
 
     def bind(self, scaling: Scaling, rows: Rows) -> BoundGaussian:
         """The noise model in scaled coordinates."""
         m = rows.y.shape[1]
         dtype = rows.y.dtype
         law = self.noise_std
-        row_mean = None
-        if rows.y_var is not None:
-            row_mean = jnp.mean(rows.y_var, axis=0, where=rows.mask[:, None])
+        row_mean = mean_row_variance(rows)
         if law is None and row_mean is not None:
             return BoundGaussian(None, None, row_mean, learned=False)
         shift = np.log(scaling.y_scale)
@@ -103,7 +90,7 @@ class BoundGaussian(eqx.Module):
             if self.log_loc is not None:
                 variance = variance + jnp.exp(2 * self._log_std(z, jnp))
             terms = -0.5 * residual**2 / variance - 0.5 * jnp.log(variance) - 0.5 * _LOG_2PI
-        return jnp.sum(terms, axis=-1)
+        return sum_outputs(terms, rows)
 
     def conditional(self, z: np.ndarray, f: np.ndarray, y_var: np.ndarray | None) -> Normal:
         f = np.asarray(f, np.float64)
@@ -129,10 +116,15 @@ class Normal:
 
     loc: np.ndarray
     scale: np.ndarray
+    discrete: ClassVar[bool] = False
 
     def affine(self, loc: np.ndarray, scale: np.ndarray) -> Normal:
         """The law of `loc + scale * y`."""
         return Normal(self.loc * scale + loc, self.scale * scale)
+
+    @property
+    def location(self) -> np.ndarray:
+        return self.loc
 
     @property
     def mean(self) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Posteriors and their predictions, in the units of the user."""
 
+from bayesnet.posterior.classes import ClassPrediction
 from bayesnet.posterior.draws import FunctionDraws
 from bayesnet.posterior.prediction import Prediction
 
-__all__ = ["FunctionDraws", "Prediction"]
+__all__ = ["ClassPrediction", "FunctionDraws", "Prediction"]

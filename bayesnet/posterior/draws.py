@@ -16,6 +16,8 @@ import numpy as np
 from bayesnet._errors import InputError
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import Data, as_matrix, bucket_size, pad_rows
+from bayesnet.likelihoods.labels import LabelLaw
+from bayesnet.posterior.classes import ClassPrediction
 from bayesnet.posterior.prediction import Prediction
 
 # Rows evaluated by one call of the compiled program; larger requests are cut into such blocks.
@@ -60,6 +62,8 @@ class FunctionDraws:
     def functions(self, x: ArrayLike) -> Float[Array, "s n m"]:
         """Every draw's function at `x` (n, d), both in user units; consistent, differentiable in x.
 
+        The outputs of the network, as the likelihood reads them: means in the units of y, for
+        `HeteroscedasticLikelihood` then log noise levels; logits for classes, log rates for counts.
         The same draws at every call. Traceable by JAX; float32 (float64 if `x` is). For
         plain predictions use `predict`, which handles any number of rows. Raises
         `InputError` for the wrong number of columns.
@@ -73,7 +77,8 @@ class FunctionDraws:
         scaled = (x - scaling.x_loc.astype(x.dtype)) / scaling.x_scale.astype(x.dtype)
         z, _ = self.split()
         f = evaluate(self.prior, jnp.asarray(z, x.dtype), scaled)
-        return f * scaling.y_scale.astype(x.dtype) + scaling.y_loc.astype(x.dtype)
+        loc, scale = self.likelihood.output_units(scaling)
+        return f * scale.astype(x.dtype) + loc.astype(x.dtype)
 
     def scaled_functions(self, x: np.ndarray) -> np.ndarray:
         """Function values (s, n, m) in scaled coordinates at scaled inputs (n, d), by blocks."""
@@ -84,29 +89,35 @@ class FunctionDraws:
         ]
         return np.concatenate(blocks, axis=1)
 
-    def predict(self, x: ArrayLike, y_var: ArrayLike | None = None) -> Prediction:
-        """The predictive law at `x` (n, d), in the units of y.
+    def predict(self, x: ArrayLike, y_var: ArrayLike | None = None) -> Any:
+        """The predictive law at `x` (n, d): a `bn.Prediction` in the units of y.
+
+        For classes a `bn.ClassPrediction`.
 
         Args:
             x: inputs in user units, n x d.
             y_var: known noise variances of the new rows (n, m), for a model fitted with
                 per-row variances; the mean of the training variances if None.
 
-        Raises `InputError` for the wrong number of columns, NaN, or no rows.
+        Raises `InputError` for the wrong number of columns, NaN, or no rows, and
+        `UnsupportedError` for `y_var` where the likelihood has no use for it.
         """
         matrix = as_matrix(x, "X", columns=self.data.in_dim)
         scaling = self.data.scaling
         f = self.scaled_functions(scaling.x_in(matrix))
         if y_var is not None:
             variance = as_matrix(y_var, "y_var")
-            if variance.shape != f.shape[1:]:
-                raise InputError(f"y_var must have shape {f.shape[1:]}, got {variance.shape}.")
+            shape = (len(matrix), self.data.out_dim)
+            if variance.shape != shape:
+                raise InputError(f"y_var must have shape {shape}, got {variance.shape}.")
             if (variance < 0).any():
                 raise InputError("y_var holds variances, which must not be negative.")
             y_var = variance / scaling.y_scale**2
         components = self.bound.conditional(self.split()[1], f, y_var)
+        if isinstance(components, LabelLaw):
+            return ClassPrediction(components, self.likelihood.classes)
         components = components.affine(scaling.y_loc, scaling.y_scale)
-        return Prediction(components, scaling.y_out(f.astype(np.float64)))
+        return Prediction(components, components.location)
 
     def diagnostics(self) -> Any:
         """The convergence report: R-hat and effective sample sizes of function values."""

@@ -19,7 +19,8 @@ class Prediction:
     """The predictive law of y at n points: an equal mixture of one conditional a draw.
 
     `components`: a `Conditional` with leading axes (s, n, m) in the units of y;
-    `values` (s, n, m): the function draws themselves, noise-free. All results are float64.
+    `values` (s, n, m): the function draws themselves, noise-free (for counts their rates). All
+    results are float64.
     """
 
     components: Any
@@ -47,7 +48,10 @@ class Prediction:
         return np.sqrt(between + self.components.variance.mean(axis=0))
 
     def log_prob(self, y: ArrayLike) -> np.ndarray:
-        """Log density of the mixture at `y` (n, m), noise included, in the units of y; (n, m)."""
+        """Log density of the mixture at `y` (n, m), noise included, in the units of y; (n, m).
+
+        For counts the log probability.
+        """
         terms = self.components.log_prob(self._targets(y)[None])
         return logsumexp(terms, axis=0) - np.log(len(terms))
 
@@ -66,13 +70,15 @@ class Prediction:
     def quantile(self, q: float) -> np.ndarray:
         """The predictive `q` quantile of a new observation, (n, m), by bisection.
 
-        Raises `InputError` unless 0 < q < 1.
+        For counts the least whole number with at least probability `q` at or below it. Raises `InputError` unless 0 < q < 1.
         """
         if not 0 < q < 1:
             raise InputError(f"A quantile level must lie strictly between 0 and 1, got {q}.")
         each = self.components.quantile(q)
         # The quantile of a mixture lies between the extreme quantiles of its components.
         low, high = each.min(axis=0), each.max(axis=0)
+        if self.components.discrete:
+            return self._whole_quantile(q, low, high)
         for _ in range(60):
             middle = 0.5 * (low + high)
             if np.all((middle <= low) | (middle >= high)):
@@ -81,8 +87,22 @@ class Prediction:
             low, high = np.where(above, low, middle), np.where(above, middle, high)
         return 0.5 * (low + high)
 
+    def _whole_quantile(self, q: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """The least whole number in [low, high] with at least probability `q` at or below it."""
+        for _ in range(60):  # counts beyond 2^53 have no ones
+            if not np.any(low < high):
+                break
+            middle = np.floor(0.5 * (low + high))
+            above = self.components.cdf(middle[None]).mean(axis=0) >= q
+            low = np.where(above, low, np.minimum(middle + 1, high))
+            high = np.where(above, middle, high)
+        return high
+
     def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
-        """The central predictive interval of a new observation: two arrays (n, m)."""
+        """The central predictive interval of a new observation: two arrays (n, m).
+
+        For counts it holds at least `level`: whole numbers seldom hit it.
+        """
         if not 0 < level < 1:
             raise InputError(f"An interval level must lie strictly between 0 and 1, got {level}.")
         return self.quantile(0.5 - level / 2), self.quantile(0.5 + level / 2)
@@ -98,12 +118,9 @@ class Prediction:
                 drawn independently of each other.
             noise: new observations; otherwise the function values.
         """
-        rng = _generator(key)
+        rng = generator(key)
         s, n, m = self.values.shape
-        if joint:
-            index = np.broadcast_to(rng.integers(s, size=(num, 1, 1)), (num, n, m))
-        else:
-            index = np.broadcast_to(rng.integers(s, size=(num, n, 1)), (num, n, m))
+        index = np.broadcast_to(rng.integers(s, size=(num, 1 if joint else n, 1)), (num, n, m))
         pick = (index, np.arange(n)[None, :, None], np.arange(m)[None, None, :])
         return self.components.sample(rng, pick) if noise else self.values[pick]
 
@@ -117,7 +134,8 @@ class Prediction:
         return np.broadcast_to(targets, (n, m))
 
 
-def _generator(key: Any) -> np.random.Generator:
+def generator(key: Any) -> np.random.Generator:
+    """NumPy's generator for an integer seed or a JAX key."""
     if isinstance(key, (int, np.integer)):
         return np.random.default_rng(int(key))
     import jax

@@ -34,9 +34,24 @@ VERSION = 1
 CLASSES = {
     "FunctionDraws": "bayesnet.posterior.draws",
     "NetworkPrior": "bayesnet.priors.network",
-    "Gaussian": "bayesnet.priors.weights.gaussian",
+    "GaussianLaw": "bayesnet.priors.weights.gaussian",
+    "HierarchicalLaw": "bayesnet.priors.weights.hierarchical",
+    "LogNormalScale": "bayesnet.priors.weights.scale_laws",
+    "InverseGammaScale": "bayesnet.priors.weights.scale_laws",
+    "LaplaceLaw": "bayesnet.priors.weights.laplace",
+    "StudentTLaw": "bayesnet.priors.weights.student_t",
+    "HorseshoeLaw": "bayesnet.priors.weights.horseshoe",
+    "FlowLaw": "bayesnet.priors.weights.flow",
+    "Coupling": "bayesnet.priors.weights.flow",
     "MLP": "bayesnet.networks.mlp",
     "GaussianLikelihood": "bayesnet.likelihoods.gaussian",
+    "HeteroscedasticLikelihood": "bayesnet.likelihoods.heteroscedastic",
+    "StudentTLikelihood": "bayesnet.likelihoods.student_t",
+    "LaplaceLikelihood": "bayesnet.likelihoods.laplace",
+    "BernoulliLikelihood": "bayesnet.likelihoods.bernoulli",
+    "CategoricalLikelihood": "bayesnet.likelihoods.categorical",
+    "LogitNormal": "bayesnet.likelihoods.label_noise",
+    "PoissonLikelihood": "bayesnet.likelihoods.poisson",
     "LogNormal": "bayesnet.priors.laws",
     "Data": "bayesnet.data",
     "Rows": "bayesnet.data",
@@ -193,7 +208,7 @@ def _rebuild_network_prior(fields: dict[str, Any], tensors: dict[str, Any], netw
 
     net = _rebuild(fields["network"], tensors, network)
     in_dim, out_dim = fields["in_dim"], fields["out_dim"]
-    layout = Layout(net.param_shapes(in_dim, out_dim))
+    layout = Layout.of(net, in_dim, out_dim)
     law = fields["law"]
     saved = law["fields"]["layout"]["layout"]
     if saved != _fingerprint(layout):
