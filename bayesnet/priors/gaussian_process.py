@@ -146,12 +146,15 @@ class GaussianProcess:
             raise InputError("Processes that are combined must have the same units and out_dim.")
         if op == "product" and not (self.mean == 0.0 and other.mean == 0.0):
             raise InputError("A product of processes is defined for mean 0 only.")
-        return GaussianProcess(
+        both = GaussianProcess(
             Combined(self.covariance, other.covariance, op),
             mean=add_means(self.mean, other.mean),
             out_dim=self.out_dim,
             units=self.units,
         )
+        # What is partly chosen by data is chosen by data.
+        object.__setattr__(both, "empirical", self.empirical or other.empirical)
+        return both
 
     def __add__(self, other: Any) -> Any:
         return self._combine(other, "sum")
