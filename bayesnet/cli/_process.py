@@ -16,7 +16,7 @@ Lengthscale = Annotated[
     float | None,
     typer.Option(
         help="How far apart (inputs at sd 1) function values stay alike; "
-        "if not given: random for every input, median sqrt(2 d)"
+        "if not given: random for every input, about 1.6 sqrt(2 d)"
     ),
 ]
 Outputscale = Annotated[
@@ -50,17 +50,12 @@ def make_target(
     out_dim: int = 1,
 ) -> Any:
     """The process that the options state; what is left open is random, as in the default one."""
-    import numpy as np
+    from bayesnet.defaults import default_lengthscale, default_outputscale
+    from bayesnet.priors import GaussianProcess
 
-    from bayesnet.defaults import default_target
-    from bayesnet.priors import GaussianProcess, LogNormal
-
-    if kernel is None and lengthscale is None and outputscale is None:
-        return default_target(in_dim, out_dim)
-    scales = LogNormal(np.full(in_dim, 0.5 * np.log(2.0 * in_dim)), 0.7)
     return GaussianProcess(
         kernel or "matern52",
-        scales if lengthscale is None else lengthscale,
-        LogNormal(0.0, 0.5) if outputscale is None else outputscale,
+        default_lengthscale(in_dim) if lengthscale is None else lengthscale,
+        default_outputscale() if outputscale is None else outputscale,
         out_dim=out_dim,
     )
