@@ -40,6 +40,11 @@ class ForeignNetwork:
     def __reduce__(self) -> tuple[Any, ...]:
         return as_network, (self.source,)
 
+    @property
+    def output_axis(self) -> int:
+        """The axis of weight arrays that runs over output units."""
+        return 0 if self.fan_in is _first_axis_is_output else -1
+
     def __deepcopy__(self, memo: Any) -> ForeignNetwork:
         return self  # nothing in it changes, and programs are cached on its identity
 

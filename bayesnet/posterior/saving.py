@@ -59,6 +59,7 @@ CLASSES = {
     "HMC": "bayesnet.inference.hmc",
     "NUTS": "bayesnet.inference.nuts",
     "SGHMC": "bayesnet.inference.sghmc",
+    "DeepEnsemble": "bayesnet.inference.ensemble",
 }
 # Sampler states belong to one process; a loaded posterior starts warm from its draws instead.
 SKIPPED = {"FunctionDraws": ("states",)}

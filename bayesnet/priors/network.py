@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from bayesnet._errors import InputError
 from bayesnet._types import Array, ArrayLike, Float, Key, PyTree, as_key
 from bayesnet.networks import Network, as_network
-from bayesnet.priors.weights import WeightLaw, create_weight_law
+from bayesnet.priors.weights import WeightLaw, WeightRecipe, create_weight_law
 
 UNITS = ("scaled", "data")
 
@@ -21,7 +21,9 @@ class NetworkPrior(eqx.Module):
 
     Args:
         network: `bn.MLP`, an equinox or flax module, or a pair (init, apply).
-        weights: the name of a weight law ("gaussian"), or a `WeightLaw`.
+        weights: the law of the weights: a name ("gaussian", "hierarchical", "flow", "laplace",
+            "student_t", "horseshoe"), an object with knobs such as
+            `bn.weights.Hierarchical(per="unit")`, or a `WeightLaw`.
         in_dim: d, the number of inputs.
         out_dim: m, the number of outputs.
         units: "scaled" (the default: inputs and targets at mean 0, sd 1 per column) or
@@ -43,7 +45,7 @@ class NetworkPrior(eqx.Module):
     def __init__(
         self,
         network: Any,
-        weights: str | WeightLaw = "gaussian",
+        weights: str | WeightRecipe | WeightLaw = "gaussian",
         in_dim: int = 1,
         out_dim: int = 1,
         units: str = "scaled",
@@ -56,9 +58,7 @@ class NetworkPrior(eqx.Module):
         self.in_dim = int(in_dim)
         self.out_dim = int(out_dim)
         self.units = units
-        if isinstance(weights, str):
-            weights = create_weight_law(weights, self.network, self.in_dim, self.out_dim)
-        self.law = weights
+        self.law = create_weight_law(weights, self.network, self.in_dim, self.out_dim)
         self._check_dimensions()
 
     def _check_dimensions(self) -> None:
@@ -102,6 +102,23 @@ class NetworkPrior(eqx.Module):
     def encode(self, params: PyTree) -> Float[Array, " p"]:
         """The latents of given network parameters (for warm starts)."""
         return self.law.encode(params)
+
+    def sampling_form(self) -> NetworkPrior | None:
+        """This prior in latents that samplers move through more easily, or None.
+
+        The latents of that form are not N(0, 1), which `log_correction` restores; its law maps
+        them by `to_latents` to the latents of this prior and by `from_latents` back (see
+        `bayesnet.priors.weights.centred`).
+        """
+        form = getattr(self.law, "sampling_form", lambda: None)()
+        return None if form is None else eqx.tree_at(lambda p: p.law, self, form)
+
+    def log_correction(self, z: Float[Array, " p"]) -> Float[Array, ""]:
+        """What the log prior density of the latents adds to that of N(0, I): 0 but for a
+        `sampling_form`."""
+        if hasattr(self.law, "log_correction"):
+            return self.law.log_correction(z)
+        return jnp.zeros((), z.dtype)
 
     def show(self, target: Any = None, **kwargs: Any) -> Any:
         """Draw functions of this prior (and of a matching target) with matplotlib."""

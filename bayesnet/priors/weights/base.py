@@ -8,12 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet._errors import unknown_name
 from bayesnet._types import Array, Float, PyTree
+from bayesnet.networks.base import Network
+
+# How many weights share a scale: all of an array, those into one output unit, or none.
+GRANULARITIES = ("layer", "unit", "parameter")
+
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @runtime_checkable
 class WeightLaw(Protocol):
-    """A pytree whose array leaves are the trainable parameters theta of the transport."""
+    """A pytree whose array leaves are the trainable parameters theta of the transport.
+
+    A law may also offer `sampling_form()`: the same law in latents that samplers move through
+    more easily (see `hierarchical`).
+    """
 
     @property
     def latent_size(self) -> int: ...
@@ -27,17 +38,37 @@ class WeightLaw(Protocol):
         ...
 
 
-class Layout:
-    """How a flat latent vector is cut into the leaves of a parameter pytree (static, hashable)."""
+@runtime_checkable
+class WeightRecipe(Protocol):
+    """A weight law with its knobs, before it knows its network: what users write."""
 
-    def __init__(self, shapes: PyTree) -> None:
+    def build(self, network: Network, in_dim: int, out_dim: int) -> WeightLaw:
+        """The law for a network, at its base parameters."""
+        ...
+
+
+class Layout:
+    """How a flat latent vector is cut into the leaves of a parameter pytree (static, hashable).
+
+    Args:
+        shapes: the pytree of the parameters' shapes.
+        output_axis: the axis of weight arrays that runs over output units (channels).
+    """
+
+    def __init__(self, shapes: PyTree, output_axis: int = -1) -> None:
         leaves, self.treedef = jax.tree.flatten(shapes)
-        self.shapes = tuple(tuple(leaf.shape) for leaf in leaves)
-        self.sizes = tuple(int(np.prod(shape)) for shape in self.shapes)
+        self.shapes: Shapes = tuple(tuple(leaf.shape) for leaf in leaves)
+        self.output_axis = output_axis
+        self.sizes = _sizes(self.shapes)
         self.size = sum(self.sizes)
 
+    @staticmethod
+    def of(network: Network, in_dim: int, out_dim: int) -> Layout:
+        """The layout of a network's parameters."""
+        return Layout(network.param_shapes(in_dim, out_dim), getattr(network, "output_axis", -1))
+
     def _key(self) -> tuple[Any, ...]:
-        return (self.treedef, self.shapes)
+        return (self.treedef, self.shapes, self.output_axis)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Layout) and self._key() == other._key()
@@ -45,7 +76,7 @@ class Layout:
     def __reduce__(self) -> tuple[Any, ...]:
         # By a tree of its shapes: the treedef of an equinox module does not survive pickling.
         shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in self.shapes]
-        return Layout, (jax.tree.unflatten(self.treedef, shapes),)
+        return Layout, (jax.tree.unflatten(self.treedef, shapes), self.output_axis)
 
     def __deepcopy__(self, memo: Any) -> Layout:
         return self  # nothing in it changes
@@ -53,14 +84,62 @@ class Layout:
     def __hash__(self) -> int:
         return hash(self._key())
 
+    def __repr__(self) -> str:
+        return f"Layout({list(self.shapes)}, output_axis={self.output_axis})"
+
     def split(self, z: Float[Array, " p"]) -> list[Array]:
         """One array per leaf, in the order of the flattened tree."""
+        return self.split_more(z, ())[0]
+
+    def split_more(self, z: Float[Array, " q"], more: Shapes) -> tuple[list[Array], list[Array]]:
+        """One array per leaf from the first p latents, and arrays of shapes `more` from the rest."""
         # The transpose of lax.split is one concatenation; that of slices pads each gradient to
         # full length and adds them up: 1.4 times slower for the whole gradient of
         # 6-128-128-128-1 (benchmarks/gradient.py).
-        pieces = jax.lax.split(z, self.sizes)
-        return [a.reshape(shape) for a, shape in zip(pieces, self.shapes, strict=True)]
+        shapes = (*self.shapes, *more)
+        pieces = jax.lax.split(z, _sizes(shapes))
+        arrays = [a.reshape(shape) for a, shape in zip(pieces, shapes, strict=True)]
+        return arrays[: len(self.shapes)], arrays[len(self.shapes) :]
 
     def join(self, pieces: list[Array]) -> Float[Array, " p"]:
-        """The inverse of `split`."""
+        """The inverse of `split` and, with the further arrays appended, of `split_more`."""
         return jnp.concatenate([jnp.ravel(piece) for piece in pieces])
+
+    def groups(self, per: str) -> Shapes:
+        """For each leaf, the shape (broadcasting against it) of one number a group."""
+        check_granularity(per)
+        return tuple(self._group(shape, per) for shape in self.shapes)
+
+    def _group(self, shape: tuple[int, ...], per: str) -> tuple[int, ...]:
+        if per == "parameter" or (per == "unit" and len(shape) < 2):
+            return shape
+        if per == "layer":
+            return (1,) * len(shape)
+        axis = self.output_axis % len(shape)
+        return tuple(n if i == axis else 1 for i, n in enumerate(shape))
+
+    def num_groups(self, per: str) -> int:
+        """How many numbers there are, one a group."""
+        return sum(_sizes(self.groups(per)))
+
+    def expand(self, values: Float[Array, " g"], per: str) -> list[Array]:
+        """Numbers, one a group, as one array per leaf that broadcasts against it."""
+        if per == "layer":
+            return [values[i] for i in range(len(self.shapes))]
+        shapes = self.groups(per)
+        pieces = jax.lax.split(values, _sizes(shapes))
+        return [a.reshape(shape) for a, shape in zip(pieces, shapes, strict=True)]
+
+    def repeat(self, values: Any, per: str) -> np.ndarray:
+        """Numbers, one a leaf, as numbers one a group (g,)."""
+        return np.repeat(np.asarray(values, np.float32), _sizes(self.groups(per)))
+
+
+def _sizes(shapes: Shapes) -> tuple[int, ...]:
+    return tuple(int(np.prod(shape)) for shape in shapes)
+
+
+def check_granularity(per: str) -> None:
+    """Raises `InputError` unless `per` is one of `GRANULARITIES`."""
+    if per not in GRANULARITIES:
+        raise unknown_name("granularity (per=)", per, GRANULARITIES)

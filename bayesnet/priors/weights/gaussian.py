@@ -1,55 +1,61 @@
-"""The Gaussian weight law with one trainable scale per weight array and per bias vector."""
+"""The Gaussian weight law."""
 
 from __future__ import annotations
 
-import equinox as eqx
-import jax
+from dataclasses import dataclass
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
-from bayesnet._types import Array, Float, PyTree
+from bayesnet._types import Array
 from bayesnet.networks.base import Network
-from bayesnet.priors.weights.base import Layout
+from bayesnet.priors.weights.located import ElementwiseLaw, Recipe, check_positive
 
 
-class Gaussian(eqx.Module):
-    """`w = loc + exp(log_scale) * z`: independent, a scale per layer (GPi-G).
+class GaussianLaw(ElementwiseLaw):
+    """`w = loc + exp(log_scale) * z`: independent Gaussian weights (GPi-G).
 
     Tran et al. 2022, eq. 9: the standard deviations of weights and biases of each layer are
-    the parameters that matching tunes; the locations stay at the network's own.
-
-    Fields: `log_scale` (g,) trainable, one per leaf of the parameters; `loc` (g,) fixed.
+    the parameters that matching tunes. `encode` is exact. Fields: see `ElementwiseLaw`.
     """
 
-    log_scale: Float[Array, " g"]
-    loc: tuple[float, ...] = eqx.field(static=True)
-    layout: Layout = eqx.field(static=True)
+    def quantile(self, z: Array, leaf: int) -> Array:
+        return z
+
+    def latent(self, value: Array, leaf: int) -> Array:
+        return value
+
+
+@dataclass(frozen=True)
+class Gaussian(Recipe):
+    """Independent Gaussian weights.
+
+    Args:
+        loc: "fixed" (the network's own locations, mostly 0), "tied" (one trainable mean an
+            array of parameters) or "free" (one a parameter).
+        per: trainable standard deviations: one a "layer" (weights and biases apart), one an
+            output "unit" (channel), or one a "parameter".
+        scale: the standard deviations before matching, as multiples of the network's own.
+    """
+
+    per: str = "layer"
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("scale", self.scale)
+
+    def build(self, network: Network, in_dim: int, out_dim: int) -> GaussianLaw:
+        fields, base = self.start(network, in_dim, out_dim)
+        log_scale = fields["layout"].repeat(np.log(base * self.scale), self.per)
+        return GaussianLaw(**fields, log_scale=jnp.asarray(log_scale), per=self.per)
 
     @staticmethod
-    def create(network: Network, in_dim: int, out_dim: int) -> Gaussian:
-        """The law at the network's base scales, before any matching."""
-        loc, scale = network.base_law(in_dim, out_dim)
-        log_scale = np.log(np.asarray(jax.tree.leaves(scale), np.float32))
-        return Gaussian(
-            log_scale=jnp.asarray(log_scale),
-            loc=tuple(float(a) for a in jax.tree.leaves(loc)),
-            layout=Layout(network.param_shapes(in_dim, out_dim)),
-        )
+    def from_params(
+        params: Any, delta: float = 0.1, floor: float = 0.01, loc: str = "fixed"
+    ) -> Any:
+        """Means from pre-trained weights, see `Pretrained`."""
+        from bayesnet.priors.weights.pretrained import Pretrained
 
-    @property
-    def latent_size(self) -> int:
-        return self.layout.size
-
-    def decode(self, z: Float[Array, " p"]) -> PyTree:
-        scale = jnp.exp(self.log_scale).astype(z.dtype)
-        leaves = [
-            piece * scale[i] + self.loc[i] if self.loc[i] else piece * scale[i]
-            for i, piece in enumerate(self.layout.split(z))
-        ]
-        return jax.tree.unflatten(self.layout.treedef, leaves)
-
-    def encode(self, params: PyTree) -> Float[Array, " p"]:
-        scale = jnp.exp(self.log_scale)
-        return self.layout.join(
-            [(leaf - self.loc[i]) / scale[i] for i, leaf in enumerate(jax.tree.leaves(params))]
-        )
+        return Pretrained(params, delta, floor, loc)
