@@ -51,10 +51,11 @@ class Pretrained:
         layout = Layout.of(network, in_dim, out_dim)
         given = eqx.filter(self.params, eqx.is_inexact_array_like)
         leaves = jax.tree.leaves(given)
+        tree: Any = layout.treedef
         shapes = tuple(np.shape(leaf) for leaf in leaves)
         # The structure of an equinox module holds its functions; shapes tell it apart well enough.
         foreign = isinstance(self.params, eqx.Module)
-        if shapes != layout.shapes or not (foreign or layout.treedef == jax.tree.structure(given)):
+        if shapes != layout.shapes or not (foreign or tree == jax.tree.structure(given)):
             raise InputError(
                 "The pre-trained weights are not those of this network: expected shapes "
                 f"{list(layout.shapes)}, got {list(shapes)} in {str(jax.tree.structure(given))[:200]}."
