@@ -30,6 +30,11 @@ T_TERMS, GAMMA_TERMS = (26, 36), (48, 32)
 # Where the inverses look for a latent, and how often they halve the interval.
 FARTHEST, HALVINGS = 40.0, 48
 
+# Beyond this float32 has no erfc.
+FARTHEST_TAIL = 12.0
+# Terms of a series with a known shape that are smaller than this are left out.
+NEGLIGIBLE = 1e-7
+
 SQRT_2 = 2.0**0.5
 
 
@@ -74,21 +79,27 @@ def laplace_quantile(z: Float[Array, ...]) -> Float[Array, ...]:
     sign, a = _sign_and_size(z)
     near = a < 1.0
     inner = jax.scipy.special.erf(jnp.where(near, a, 0.0) / SQRT_2)
-    outer = jax.scipy.special.log_ndtr(-jnp.where(near, 2.0, a))
-    return sign * jnp.where(near, -jnp.log1p(-inner), -np.log(2.0) - outer)
+    return sign * jnp.where(near, -jnp.log1p(-inner), -_log_tails(a))
 
 
 def log_half_cauchy_quantile(z: Float[Array, ...]) -> Float[Array, ...]:
     """The log of the quantile of the half-Cauchy law at probability Phi(z); odd in z.
 
     log tan(pi Phi(z) / 2): the law of 1/x is that of x, so that only z <= 0 is needed, where
-    Phi(z) is small and exact; near zero, log tan(pi/4 - d) = -2 atanh(tan d).
+    Phi(z) is small and exact.
     """
     sign, a = _sign_and_size(z)
-    near = a < 0.5
-    inner = 0.25 * np.pi * jax.scipy.special.erf(jnp.where(near, a, 0.0) / SQRT_2)
-    outer = 0.5 * np.pi * jnp.exp(jax.scipy.special.log_ndtr(-jnp.where(near, 1.0, a)))
-    return sign * jnp.where(near, 2.0 * jnp.arctanh(jnp.tan(inner)), -_log_tan(outer))
+    log_angle = _log_tails(a) + np.log(0.25 * np.pi)
+    angle = jnp.exp(log_angle)
+    # tan of small angles underflows before its log is of no interest; the ratio does not.
+    ratio = jnp.where(angle > 1e-4, jnp.tan(jnp.maximum(angle, 1e-4)) / angle, 1.0)
+    return -sign * (log_angle + jnp.log(ratio))
+
+
+def _log_tails(a: Array) -> Array:
+    """log(2 Phi(-a)) for a >= 0; beyond `FARTHEST_TAIL`, where float32 underflows, a line."""
+    inside = jnp.minimum(a, FARTHEST_TAIL)
+    return jnp.log(jax.scipy.special.erfc(inside / SQRT_2)) - FARTHEST_TAIL * (a - inside)
 
 
 def _sign_and_size(z: Array) -> tuple[Array, Array]:
@@ -145,7 +156,10 @@ def _terms(table: np.ndarray, s: Any, largest: float, dtype: Any) -> list[Any]:
     """The terms in z at the shape `s` in (0, largest]: numbers if `s` is one, else traced."""
     at = 2.0 * s / largest - 1.0
     if isinstance(s, float):
-        return list(np.polynomial.chebyshev.chebval(at, table.T).tolist())
+        terms = np.polynomial.chebyshev.chebval(at, table.T)
+        # The tail of the series: its sum is what leaving it out costs.
+        left = np.cumsum(np.abs(terms[::-1]))[::-1]
+        return list(terms[: max(2, int((left > NEGLIGIBLE).sum()))].tolist())
     return list(_clenshaw(list(table.T.astype(dtype)), jnp.asarray(at, dtype)))
 
 
