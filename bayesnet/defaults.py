@@ -41,14 +41,17 @@ def default_network() -> MLP:
 
 
 def default_lengthscale(in_dim: int) -> LogNormal:
-    """One random lengthscale l for every input, log-normal with sd 0.7 and E[1 / l^2] = 1 / (2 d).
+    """One random lengthscale l for every input, log-normal with sd 0.7.
 
-    So the squared distance of two random rows, in lengthscales, has mean 1 whatever d. With
-    median sqrt(2 d) it would be exp(2 * 0.7^2) = 2.7: the shortest lengthscales rule the sum, and
-    functions of many inputs would be rough (benchmarks/default_prior.py).
+    Their median is such that the squared distance of two random rows, in lengthscales, averages
+    1 over rows in the median function, whatever d. The mean over d inputs of 1 / l^2 is itself
+    close to log-normal (Fenton-Wilkinson), and its median grows from that of one input to
+    exp(2 * 0.7^2) = 2.7 times it: a median of sqrt(2 d) for each would make functions of many
+    inputs rough (benchmarks/default_prior.py).
     """
     spread = 0.7
-    return LogNormal(np.full(in_dim, 0.5 * np.log(2.0 * in_dim) + spread**2), spread)
+    growth = np.exp(2 * spread**2) / np.sqrt(1 + np.expm1(4 * spread**2) / in_dim)
+    return LogNormal(np.full(in_dim, 0.5 * np.log(2.0 * in_dim * growth)), spread)
 
 
 def default_outputscale() -> LogNormal:

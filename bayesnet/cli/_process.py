@@ -16,7 +16,7 @@ Lengthscale = Annotated[
     float | None,
     typer.Option(
         help="How far apart (inputs at sd 1) function values stay alike; "
-        "if not given: random for every input, about 1.6 sqrt(2 d)"
+        "if not given: random for every input, sqrt(2 d) and more"
     ),
 ]
 Outputscale = Annotated[
