@@ -43,6 +43,7 @@ _NAMES = {
     "HMC": "inference",
     "NUTS": "inference",
     "SGHMC": "inference",
+    "DeepEnsemble": "inference",
     "ClassPrediction": "posterior",
     "FunctionDraws": "posterior",
     "Prediction": "posterior",

@@ -19,6 +19,7 @@ import numpy as np
 
 from bayesnet._errors import ConvergenceWarning
 from bayesnet._types import Array
+from bayesnet.inference import DeepEnsemble
 from bayesnet.inference.model import LatentModel
 
 # Points per region of the probe set.
@@ -26,6 +27,10 @@ PROBES = 16
 RHAT_LIMIT = 1.05
 ESS_LIMIT = 100.0
 DIVERGENT_LIMIT = 0.01
+# Samplers without a Metropolis step: how far their kinetic energy may be from its expected value
+# over all coordinates, and along the direction of the largest curvature.
+TEMPERATURE_LIMIT = 0.1
+STIFF_LIMIT = 2.0
 # Below this many draws a chain has no halves to compare.
 MIN_DRAWS = 8
 
@@ -56,6 +61,9 @@ class ConvergenceReport:
     gradients_per_draw: float
     seconds: float
     problems: tuple[str, ...]
+    # Kinetic energy over its expected value, where a sampler has no Metropolis step.
+    temperature: float = float("nan")
+    stiff_temperature: float = float("nan")
 
     @property
     def ok(self) -> bool:
@@ -69,15 +77,27 @@ class ConvergenceReport:
             f"{r.name:<26}{r.rhat:>8.3f}{r.ess_bulk:>10.0f}{r.ess_bulk_median:>9.0f}{r.ess_tail:>10.0f}"
             for r in self.rows
         ]
-        lines.append(
-            f"divergent {self.divergent:.1%}, acceptance {self.acceptance_rate:.2f}, "
-            f"gradients a draw {self.gradients_per_draw:.0f}"
-        )
+        facts = [f"divergent {self.divergent:.1%}"]
+        if np.isfinite(self.acceptance_rate):
+            facts.append(f"acceptance {self.acceptance_rate:.2f}")
+        if np.isfinite(self.temperature):
+            facts.append(
+                f"temperature {self.temperature:.2f} (stiffest {self.stiff_temperature:.2f})"
+            )
+        facts.append(f"gradients a draw {self.gradients_per_draw:.0f}")
+        lines.append(", ".join(facts))
         return "\n".join(lines + [f"! {p}" for p in self.problems])
 
 
-def convergence_report(posterior: Any) -> ConvergenceReport:
-    """The report for a `FunctionDraws`: rank-normalised split R-hat and ESS (Vehtari 2021)."""
+def convergence_report(posterior: Any) -> Any:
+    """The report for a `FunctionDraws`: rank-normalised split R-hat and ESS (Vehtari 2021).
+
+    For an ensemble, whose members are not draws: an `EnsembleReport`.
+    """
+    if isinstance(posterior.method, DeepEnsemble):
+        from bayesnet.diagnostics.ensemble import ensemble_report
+
+        return ensemble_report(posterior)
     rows = tuple(_row(name, values) for name, values in quantities(posterior).items())
     stats = posterior.stats
     divergent = float(np.mean(stats["divergent"] > 0)) if "divergent" in stats else 0.0
@@ -90,7 +110,13 @@ def convergence_report(posterior: Any) -> ConvergenceReport:
         gradients_per_draw=float(np.mean(stats.get("num_gradients", np.nan))),
         seconds=float(sum(posterior.seconds.values())),
         problems=_problems(rows, divergent, posterior),
+        temperature=_mean(stats, "temperature"),
+        stiff_temperature=_mean(stats, "stiff_temperature"),
     )
+
+
+def _mean(stats: dict[str, np.ndarray], name: str) -> float:
+    return float(np.mean(stats.get(name, np.nan)))
 
 
 def quantities(posterior: Any) -> dict[str, np.ndarray]:
@@ -200,8 +226,25 @@ def _problems(rows: tuple[Row, ...], divergent: float, posterior: Any) -> tuple[
     if chains < 4:
         found.append(f"{chains} chain(s): use at least 4 to judge convergence")
     if divergent > DIVERGENT_LIMIT:
-        found.append(f"{divergent:.1%} of draws diverged: raise target_acceptance")
-    return tuple(found)
+        stepped = hasattr(posterior.method, "step_size")
+        remedy = "lower step_size" if stepped else "raise target_acceptance"
+        found.append(f"{divergent:.1%} of draws diverged: {remedy}")
+    return tuple(found + _temperatures(posterior.stats))
+
+
+def _temperatures(stats: dict[str, np.ndarray]) -> list[str]:
+    """Sampling at another temperature than 1, which R-hat cannot see."""
+    found = []
+    temperature, stiff = _mean(stats, "temperature"), _mean(stats, "stiff_temperature")
+    remedy = "raise batch_size or lower step_size"
+    if abs(temperature - 1) > TEMPERATURE_LIMIT:
+        found.append(f"the sampler ran at temperature {temperature:.2f} instead of 1: {remedy}")
+    elif stiff > STIFF_LIMIT:
+        found.append(
+            f"the direction that the data determine best was sampled at temperature {stiff:.1f} "
+            f"instead of 1, so that its sd is {stiff**0.5:.1f} times too large: {remedy}"
+        )
+    return found
 
 
 def _disagreements(rows: list[Row]) -> list[str]:

@@ -7,13 +7,27 @@ from typing import Any
 
 from bayesnet._errors import InputError, unknown_name
 from bayesnet.inference.base import Inference
+from bayesnet.inference.ensemble import DeepEnsemble
 from bayesnet.inference.hmc import HMC
 from bayesnet.inference.nuts import NUTS
 from bayesnet.inference.sghmc import SGHMC
 
-__all__ = ["HMC", "NUTS", "PRESETS", "SGHMC", "Inference", "resolve_inference"]
+__all__ = [
+    "HMC",
+    "NUTS",
+    "PRESETS",
+    "SGHMC",
+    "DeepEnsemble",
+    "Inference",
+    "resolve_inference",
+]
 
-PRESETS: dict[str, Callable[[], Any]] = {"hmc": HMC, "nuts": NUTS, "sghmc": SGHMC}
+PRESETS: dict[str, Callable[[], Any]] = {
+    "ensemble": DeepEnsemble,
+    "hmc": HMC,
+    "nuts": NUTS,
+    "sghmc": SGHMC,
+}
 
 
 def resolve_inference(inference: str | Inference) -> Any:

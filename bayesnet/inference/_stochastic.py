@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
-from bayesnet._types import Array, Float, Key
+from bayesnet._types import Array, Float, Key, PyTree
 from bayesnet.data import Rows
 from bayesnet.inference._sampling import MarkovChainMonteCarlo
 from bayesnet.inference.model import LatentModel
@@ -51,8 +51,12 @@ def require_between(name: str, value: Any, low: float, high: float) -> None:
         raise InputError(f"{name} must be a number {bounds}, got {value!r}.")
 
 
-def minibatch(rows: Rows, key: Key, size: int) -> tuple[Rows, Float[Array, ""]]:
+def minibatch(
+    rows: Rows, key: Key, size: int, also: PyTree = None
+) -> tuple[Rows, PyTree, Float[Array, ""]]:
     """`size` true rows chosen afresh, and the factor N / size of their sum of log likelihoods.
+
+    Between them: the rows of `also`, arrays beside the table.
 
     The N true rows (the first ones; the rest is padding) are cut into `size` equal strata and
     one row is drawn from each: every row is as likely as any other, so that sums are unbiased,
@@ -60,7 +64,7 @@ def minibatch(rows: Rows, key: Key, size: int) -> tuple[Rows, Float[Array, ""]]:
     a shuffled table. With `size >= N` it is the whole table, and the factor is 1.
     """
     if size >= rows.x.shape[0]:
-        return rows, jnp.ones((), rows.y.dtype)
+        return rows, also, jnp.ones((), rows.y.dtype)
     n = jnp.sum(rows.mask)
     offsets = jax.random.uniform(key, (size,), jnp.float32)
     strata = jnp.arange(size)
@@ -68,7 +72,8 @@ def minibatch(rows: Rows, key: Key, size: int) -> tuple[Rows, Float[Array, ""]]:
     # Rounding may reach n itself; a table of fewer rows than the batch is taken as it is.
     chosen = jnp.where(n <= size, strata, jnp.minimum(chosen, n - 1))
     factor = jnp.where(n <= size, 1.0, n / size).astype(rows.y.dtype)
-    return jax.tree.map(lambda a: a[chosen], rows), factor
+    batch, beside = jax.tree.map(lambda a: a[chosen], (rows, also))
+    return batch, beside, factor
 
 
 def missing_share(rows: Rows, size: int) -> Float[Array, ""]:
@@ -82,14 +87,14 @@ def batch_log_density(
 ) -> Float[Array, ""]:
     """`N / size * sum over the batch of log p(y | z) - |z|^2 / 2`: unbiased for the posterior's."""
     batch = eqx.tree_at(lambda m: m.rows, model, rows, is_leaf=lambda a: isinstance(a, Rows))
-    return factor * batch.log_likelihood(z) - 0.5 * jnp.sum(z * z)
+    return factor * batch.log_likelihood(z) + batch.log_prior(z)
 
 
 def minibatch_gradient(
     model: LatentModel, z: Float[Array, " p"], key: Key, size: int
 ) -> tuple[Float[Array, ""], Float[Array, " p"]]:
     """The log density on a fresh minibatch, and its gradient."""
-    rows, factor = minibatch(model.rows, key, size)
+    rows, _, factor = minibatch(model.rows, key, size)
     return jax.value_and_grad(lambda at: batch_log_density(model, at, rows, factor))(z)
 
 

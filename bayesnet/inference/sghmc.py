@@ -205,7 +205,7 @@ class SGHMCChain:
     ) -> ChainState:
         """A step whose gradient also feeds the estimates."""
         key_batch, key_noise = jax.random.split(key)
-        rows, factor = minibatch(model.rows, key_batch, self.batch_size)
+        rows, _, factor = minibatch(model.rows, key_batch, self.batch_size)
         missing = missing_share(model.rows, self.batch_size)
         z, old = state.position, state.tuning
 

@@ -1,0 +1,296 @@
+"""The deep ensemble: networks trained from different starts, each to its own optimum.
+
+Lakshminarayanan, Pritzel & Blundell 2017 without adversarial training; anchored: Pearce, Leibfried
+& Brintrup 2020. Equations and coordinates: `DeepEnsemble`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._types import Array, Float, Key
+from bayesnet.data import Data, Rows
+from bayesnet.inference._run import Progress, run_chains
+from bayesnet.inference._sampling import check_counts
+from bayesnet.inference._stochastic import minibatch, require_between
+from bayesnet.inference.base import require_latent_prior
+from bayesnet.inference.model import LatentModel
+from bayesnet.posterior import FunctionDraws
+from bayesnet.priors import LatentPrior
+
+STARTS = ("prior", "network")
+# Steps of training in one compiled piece: the resolution of progress and interruption.
+CHUNK = 100
+PROBE_LENGTH = 0.03
+
+
+@dataclass(frozen=True)
+class DeepEnsemble:
+    r"""Members trained by Adam from different starts, each to a maximum of the posterior density.
+
+    Args:
+        members: networks (default 10).
+        steps: steps of Adam for each, the learning rate falling to 0 along half a cosine.
+        learning_rate: of the first step, in latent coordinates (prior sd 1).
+        batch_size: rows of a minibatch; None for the whole table in every step.
+        start: "prior", a draw of the prior; or "network", the network's own initialisation, encoded.
+        prior_weight: factor of the prior's term; 1 for MAP, 0 for maximum likelihood.
+        anchored: pull each member to a prior draw of its own instead of to 0.
+        bootstrap: train each member on its own sample, with replacement, of the rows.
+
+    Member k minimises, over the latents z (those of a learned noise level among them),
+
+        -sum_rows c_ki log p(y_i | f(T(z), x_i)) + prior_weight / 2 |z - a_k|^2,
+
+    with c_ki = 1 (`bootstrap`: how often row i was drawn) and a_k = 0 (`anchored`: a_k ~ N(0, I)). Optima
+    depend on coordinates: this is the maximum of the density **of the latents**, which for Gaussian
+    weights is that of the weights, weight decay included; for laws with random scales it is not.
+    A linear model's members agree, at the ridge solution, unless anchored or bootstrapped.
+
+    The posterior holds the members as its draws: one "chain" of `members` draws. They are
+    separate optima, not draws of a law, so that R-hat and effective sample sizes do not apply, which
+    `diagnostics()` says; it reports whether training has ended and how far members differ. Ctrl-C
+    keeps the members as far as they were trained (`interrupted`).
+
+    `init` goes on from the members of an earlier ensemble (or from draws of another posterior).
+    Conditions every `LatentPrior` under every likelihood.
+
+    Raises:
+        InputError: counts below 1, an unknown start, rates or weights out of range.
+    """
+
+    members: int = 10
+    steps: int = 3000
+    learning_rate: float = 0.02
+    batch_size: int | None = None
+    start: str = "prior"
+    prior_weight: float = 1.0
+    anchored: bool = False
+    bootstrap: bool = False
+
+    def __post_init__(self) -> None:
+        check_counts(self)
+        require_between("learning_rate", self.learning_rate, 0, np.inf)
+        batch = self.batch_size
+        if batch is not None and (not isinstance(batch, (int, np.integer)) or batch < 1):
+            raise InputError(
+                f"batch_size must be a whole number, at least 1, or None, got {batch!r}."
+            )
+        if self.start not in STARTS:
+            raise InputError(f"start must be one of {STARTS}, got {self.start!r}.")
+        if self.prior_weight != 0:
+            require_between("prior_weight", self.prior_weight, 0, np.inf)
+        for name in ("anchored", "bootstrap"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}.")
+
+    def trainer(self) -> Trainer:
+        """The training of one member under these settings."""
+        return Trainer(
+            self.batch_size,
+            float(self.prior_weight),
+            self.anchored,
+            self.bootstrap,
+            float(self.learning_rate),
+        )
+
+    def supports(self, prior: Any, likelihood: Any) -> bool:
+        """Every prior that is a transport of latents, under every likelihood."""
+        return isinstance(prior, LatentPrior)
+
+    def fit(
+        self,
+        prior: Any,
+        likelihood: Any,
+        data: Data,
+        *,
+        key: Key,
+        init: FunctionDraws | None = None,
+        progress: Progress | None = None,
+    ) -> FunctionDraws:
+        """The members, as draws (1, members, p). `init`: see the class."""
+        require_latent_prior("DeepEnsemble", prior)
+        model = LatentModel(prior, likelihood.bind(data.scaling, data.rows), data.rows)
+        key_start, key_run = jax.random.split(key)
+        start, states = self._starts(model, init, key_start)
+        run = run_chains(
+            self.trainer(),
+            model,
+            key=key_run,
+            chains=self.members,
+            warmup=self.steps,
+            draws=1,
+            start=start,
+            warm_states=states,
+            progress=progress,
+            phases=("training", "evaluation"),
+            keep_unfinished=True,
+        )
+        return FunctionDraws(
+            prior=prior,
+            likelihood=likelihood,
+            data=data,
+            latents=run.latents.swapaxes(0, 1),
+            stats={name: values.swapaxes(0, 1) for name, values in run.stats.items()},
+            method=self,
+            states=tuple(run.states),
+            seconds={"compile": run.seconds["compile"], "training": run.seconds["warmup"]},
+            interrupted=run.interrupted,
+        )
+
+    def _starts(
+        self, model: LatentModel, init: FunctionDraws | None, key: Key
+    ) -> tuple[Array, list[Any] | None]:
+        p, k = model.prior.latent_size, model.likelihood.latent_size
+        dtype = model.rows.y.dtype
+        if init is not None:
+            if not isinstance(init, FunctionDraws) or init.latents.shape[-1] != p + k:
+                raise UnsupportedError(
+                    "init must be a posterior of function draws under a prior with the same network "
+                    f"and likelihood ({p + k} latents)."
+                )
+            if init.states and isinstance(init.method, DeepEnsemble):
+                return jnp.zeros((self.members, p + k), dtype), list(init.states)
+            flat = init.latents.reshape(-1, p + k)
+            # Members evenly over the draws, so that they differ as much as those do.
+            pick = np.linspace(0, len(flat) - 1, self.members).round().astype(int)
+            return jnp.asarray(flat[pick], dtype), None
+        if self.start == "prior":
+            z = jax.random.normal(key, (self.members, p), dtype)
+        else:
+            z = _encoded_initialisations(model.prior, key, self.members).astype(dtype)
+        # Noise levels start at the median of their law.
+        return jnp.concatenate([z, jnp.zeros((self.members, k), dtype)], axis=1), None
+
+
+def _encoded_initialisations(prior: Any, key: Key, members: int) -> Array:
+    network = getattr(prior, "network", None)
+    if network is None:
+        raise UnsupportedError(
+            f'start="network" needs a prior with a network, got {type(prior).__name__}: use start="prior".'
+        )
+    keys = jax.random.split(key, members)
+    return jnp.stack([prior.encode(network.init(k, prior.in_dim, prior.out_dim)) for k in keys])
+
+
+class MemberState(NamedTuple):
+    """One member in training: latents, Adam's moments, the anchor (p,), the counts of rows (n,)."""
+
+    position: Array
+    adam: Any
+    anchor: Array
+    counts: Array
+    fresh: Array
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The training of one member as a `ChainSampler`: warm-up steps are Adam's, a step none."""
+
+    batch_size: int | None
+    prior_weight: float
+    anchored: bool
+    bootstrap: bool
+    # Reaches compiled programs through the plan only, as an argument.
+    learning_rate: float = field(compare=False)
+    chunk: int = field(default=CHUNK, init=False)
+
+    def tuning(self, model: LatentModel, earlier: MemberState | None) -> tuple[Array, Array]:
+        """The anchor, and whether it is still to be drawn."""
+        if earlier is not None:
+            return earlier.anchor, jnp.asarray(False)
+        return jnp.zeros(model.size, model.rows.y.dtype), jnp.asarray(True)
+
+    def init(self, model: LatentModel, z: Array, tuning: tuple[Array, Array]) -> MemberState:
+        """A member that starts at latents `z` (p,)."""
+        anchor, fresh = tuning
+        counts = jnp.ones(len(model.rows.mask), z.dtype)
+        return MemberState(z, optax.scale_by_adam().init(z), anchor, counts, fresh)
+
+    def plan(self, total: int) -> dict[str, np.ndarray]:
+        """The learning rate of each step, and which step is the first."""
+        t = np.arange(total)
+        rate = 0.5 * self.learning_rate * (1 + np.cos(np.pi * t / total))
+        return {"rate": rate.astype(np.float32), "first": t == 0}
+
+    def warm(
+        self, model: LatentModel, state: MemberState, key: Key, t: Array, row: dict[str, Array]
+    ) -> MemberState:
+        """One step of Adam; the first draws the member's own anchor and rows."""
+        key_batch, key_own = jax.random.split(key)
+        if self.anchored or self.bootstrap:
+            state = jax.lax.cond(
+                row["first"], lambda: self._individual(model.rows, state, key_own), lambda: state
+            )
+        size = len(model.rows.mask) if self.batch_size is None else self.batch_size
+        rows, counts, factor = minibatch(model.rows, key_batch, size, also=state.counts)
+        z = state.position
+        gradient = jax.grad(self._loss, argnums=1)(model, z, state, rows, counts, factor)
+        update, adam = optax.scale_by_adam().update(gradient, state.adam)
+        return state._replace(position=z - row["rate"] * update, adam=adam)
+
+    def pool(self, model: LatentModel, states: list[MemberState]) -> list[MemberState]:
+        """Nothing is shared."""
+        return states
+
+    def step(
+        self, model: LatentModel, state: MemberState, key: Key
+    ) -> tuple[MemberState, dict[str, Array]]:
+        """No move: the member's densities, and how far training is from its end."""
+        one = jnp.ones((), state.position.dtype)
+
+        def loss(z: Array) -> Array:
+            return self._loss(model, z, state, model.rows, state.counts, one)
+
+        z = state.position
+        gradient = jax.grad(loss)(z)
+        norm = jnp.linalg.norm(gradient)
+        unit = gradient / jnp.maximum(norm, jnp.finfo(z.dtype).tiny)
+        change = jax.grad(loss)(z + PROBE_LENGTH * unit) - gradient
+        curvature = jnp.abs(jnp.dot(unit, change)) / PROBE_LENGTH
+        stats = {
+            "log_density": model.log_density(z),
+            "gradient_norm": norm,
+            # What a line search along the gradient would still gain, in nats.
+            "gain_left": norm**2 / (2 * jnp.maximum(curvature, 1e-6)),
+            "divergent": jnp.asarray(~jnp.all(jnp.isfinite(z)), jnp.int32),
+        }
+        return state, stats
+
+    def position(self, state: MemberState) -> Array:
+        """The latents of a member."""
+        return state.position
+
+    def _individual(self, rows: Rows, state: MemberState, key: Key) -> MemberState:
+        key_anchor, key_rows = jax.random.split(key)
+        anchor, counts = state.anchor, state.counts
+        if self.anchored:
+            drawn = jax.random.normal(key_anchor, anchor.shape, anchor.dtype)
+            anchor = jnp.where(state.fresh, drawn, anchor)
+        if self.bootstrap:
+            size, n = len(rows.mask), jnp.sum(rows.mask)
+            chosen = jax.random.randint(key_rows, (size,), 0, n)
+            # As many rows as the table has; the rest of `chosen` stands for padding.
+            counts = jnp.zeros(size, counts.dtype).at[chosen].add(jnp.arange(size) < n)
+        return state._replace(anchor=anchor, counts=counts)
+
+    def _loss(
+        self,
+        model: LatentModel,
+        z: Float[Array, " p"],
+        state: MemberState,
+        rows: Rows,
+        counts: Float[Array, " n"],
+        factor: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        """The objective of `DeepEnsemble`, the sum over rows estimated from a batch."""
+        batch = LatentModel(model.prior, model.likelihood, rows)
+        fit = factor * jnp.sum(counts * batch.log_likelihood_rows(z))
+        return 0.5 * self.prior_weight * jnp.sum((z - state.anchor) ** 2) - fit
