@@ -26,7 +26,10 @@ _NAMES = {
     "LinearMean": "priors",
     "LogNormal": "priors",
     "Normal": "priors",
+    "StatedPrior": "priors",
     "Sum": "priors",
+    "elicit": "priors",
+    "statements": "priors",
     "NetworkPrior": "priors",
     "Box": "priors",
     "MatchResult": "priors",
@@ -49,6 +52,7 @@ _NAMES = {
     "Prediction": "posterior",
     "load": "posterior.saving",
     "fit": "fitting",
+    "BNNClassifier": "estimators",
     "BNNRegressor": "estimators",
 }
 _ROOMS = (

@@ -292,7 +292,7 @@ def check_weight(weight: ArrayLike | None, num_rows: int) -> np.ndarray | None:
     if (column < 0).any():
         raise InputError("sample_weight must not be negative: 0 leaves a row out.")
     if not column.any():
-        raise InputError("sample_weight is 0 for all rows: nothing is left to fit.")
+        raise InputError("sample_weight is zero for all rows: nothing is left to fit.")
     return column[:, 0]
 
 

@@ -11,45 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from bayesnet._errors import MissingExtraError
+from bayesnet._errors import InputError, MissingExtraError
 
 try:
-    from sklearn.base import BaseEstimator, RegressorMixin
-    from sklearn.utils import check_random_state
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.utils import check_random_state, column_or_1d
+    from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
     raise MissingExtraError(
-        "bn.BNNRegressor needs scikit-learn: pip install bayesnet[sklearn]"
+        "bn.BNNRegressor and bn.BNNClassifier need scikit-learn: pip install bayesnet[sklearn]"
     ) from error
 
-__all__ = ["BNNRegressor"]
+__all__ = ["BNNClassifier", "BNNRegressor"]
 
 
-class BNNRegressor(RegressorMixin, BaseEstimator):
-    """A Bayesian neural network regressor with a functional prior.
-
-    Inputs and targets are given in their own units: both are standardised inside, so no
-    `StandardScaler` is needed.
-
-    Args:
-        prior: a `bn.NetworkPrior`; a bare network (`bn.MLP`, an equinox or flax module), which
-            is then matched to `target`; a function `(d, m) -> prior` for pipelines in which the
-            number of columns is not known beforehand; or None, the default network.
-        inference: "hmc", "nuts", or a method such as `bn.HMC(chains=4, draws=500)`.
-        likelihood: `bn.GaussianLikelihood()` (noise learned) if None.
-        target: the process that the weights are matched to, such as `bn.GaussianProcess("rbf")`.
-        random_state: an integer makes fits repeatable; None draws a new seed at every fit.
-        device: "auto", "cpu", "gpu", "gpu:1".
-        progress: show a progress bar.
-
-    Attributes:
-        posterior_: the fitted posterior, with `predict`, `diagnostics` and `save`.
-        n_features_in_: d. feature_names_in_: column names, if X was a data frame.
-        n_outputs_: m.
-
-    `predict` gives (n,) if y was a vector and (n, m) if it was a matrix, as scikit-learn does.
-    Estimators pickle (joblib); to share a model use `posterior_.save`, which is no pickle.
-    """
+class _Estimator(BaseEstimator):
+    """What the regressor and the classifier share: the settings, and how they condition."""
 
     def __init__(
         self,
@@ -70,33 +48,104 @@ class BNNRegressor(RegressorMixin, BaseEstimator):
         self.device = device
         self.progress = progress
 
-    def fit(self, X: Any, y: Any, y_var: Any = None) -> BNNRegressor:
+    def _condition(self, X: Any, y: Any, likelihood: Any, outputs: int, **rows: Any) -> Any:
+        """The posterior under `likelihood`, whose network has `outputs` outputs."""
+        from bayesnet.fitting import fit
+
+        return fit(
+            self._resolve_prior(X.shape[1], outputs),
+            X,
+            y,
+            target=self.target,
+            likelihood=likelihood,
+            inference=self.inference,
+            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
+            device=self.device,
+            progress=self.progress,
+            **rows,
+        )
+
+    def predict_distribution(self, X: Any) -> Any:
+        """The whole predictive law at X (n, d): a `bn.Prediction` or a `bn.ClassPrediction`."""
+        from bayesnet.devices import using
+
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        with using(self.device):
+            return self.posterior_.predict(X)
+
+    def _resolve_prior(self, in_dim: int, out_dim: int) -> Any:
+        # Networks may be callable too, so only plain functions count as makers of a prior.
+        if inspect.isroutine(self.prior) or isinstance(self.prior, functools.partial):
+            return self.prior(in_dim, out_dim)
+        return self.prior
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.non_deterministic = self.random_state is None
+        return tags
+
+
+class BNNRegressor(RegressorMixin, _Estimator):
+    """A Bayesian neural network regressor with a functional prior.
+
+    Inputs and targets are given in their own units: both are standardised inside, so no
+    `StandardScaler` is needed.
+
+    Args:
+        prior: a `bn.NetworkPrior`; a bare network (`bn.MLP`, an equinox or flax module), which
+            is then matched to `target`; a function `(d, m) -> prior` of the numbers of inputs and
+            network outputs, for pipelines in which they are not known beforehand; or None, the
+            default network.
+        inference: "hmc", "nuts", or a method such as `bn.HMC(chains=4, draws=500)`.
+        likelihood: `bn.GaussianLikelihood()` (noise learned) if None; any but those of classes.
+        target: the process that the weights are matched to, such as `bn.GaussianProcess("rbf")`.
+        random_state: an integer makes fits repeatable; None draws a new seed at every fit.
+        device: "auto", "cpu", "gpu", "gpu:1".
+        progress: show a progress bar.
+
+    Attributes:
+        posterior_: the fitted posterior, with `predict`, `diagnostics` and `save`.
+        n_features_in_: d. feature_names_in_: column names, if X was a data frame.
+        n_outputs_: m.
+
+    `predict` gives (n,) if y was a vector and (n, m) if it was a matrix, as scikit-learn does.
+    Estimators pickle (joblib); to share a model use `posterior_.save`, which is no pickle.
+    """
+
+    def fit(self, X: Any, y: Any, y_var: Any = None, sample_weight: Any = None) -> BNNRegressor:
         """Condition the prior on a table.
 
         Args:
             X: inputs (n, d). y: targets (n,) or (n, m).
             y_var: known noise variance of each target, shaped as y (units of y, squared).
+            sample_weight: (n,), 0 or more; multiplies each row's log likelihood.
 
         Raises `ValueError` (`bn.InputError`) for data that cannot be used.
         """
-        from bayesnet.fitting import fit
-
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
+        likelihood = self._resolve_likelihood()
         self._y_is_vector = y.ndim == 1
         self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
-        self.posterior_ = fit(
-            self._resolve_prior(X.shape[1], self.n_outputs_),
+        self.posterior_ = self._condition(
             X,
             y,
-            target=self.target,
-            likelihood=self.likelihood,
-            inference=self.inference,
+            likelihood,
+            likelihood.num_outputs(self.n_outputs_),
             y_var=y_var,
-            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
-            device=self.device,
-            progress=self.progress,
+            sample_weight=sample_weight,
         )
         return self
+
+    def _resolve_likelihood(self) -> Any:
+        from bayesnet.likelihoods import resolve_likelihood
+
+        likelihood = resolve_likelihood(self.likelihood)
+        if hasattr(likelihood, "classes"):
+            raise InputError(
+                f"{type(likelihood).__name__} is for class labels: use bn.BNNClassifier."
+            )
+        return likelihood
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The predictive mean, and with `return_std` the sd of a new observation.
@@ -117,26 +166,83 @@ class BNNRegressor(RegressorMixin, BaseEstimator):
         levels = np.atleast_1d(np.asarray(quantiles, np.float64))
         return np.stack([self._shaped(prediction.quantile(q)) for q in levels], axis=-1)
 
-    def predict_distribution(self, X: Any) -> Any:
-        """The whole predictive law at X (n, d): a `bn.Prediction` with arrays (n, m)."""
-        from bayesnet.devices import using
-
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
-        with using(self.device):
-            return self.posterior_.predict(X)
-
-    def _resolve_prior(self, in_dim: int, out_dim: int) -> Any:
-        # Networks may be callable too, so only plain functions count as makers of a prior.
-        if inspect.isroutine(self.prior) or isinstance(self.prior, functools.partial):
-            return self.prior(in_dim, out_dim)
-        return self.prior
-
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         return values[:, 0] if self._y_is_vector else values
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
-        tags.non_deterministic = self.random_state is None
         return tags
+
+
+class BNNClassifier(ClassifierMixin, _Estimator):
+    """A Bayesian neural network classifier with a functional prior on its logits.
+
+    Inputs are standardised inside; labels may be text, bools or whole numbers.
+
+    Args:
+        prior: as for `BNNRegressor`; the network has one output for two classes (the log odds
+            of the second) and K for K classes. A function `(d, outputs) -> prior` is told.
+        inference: "hmc", "nuts", or a method such as `bn.HMC(chains=4, draws=500)`.
+        likelihood: `bn.BernoulliLikelihood()` for two classes and `bn.CategoricalLikelihood()`
+            for more if None; or one of these, for example with `label_noise=`.
+        target: the process that the weights are matched to, one for each logit.
+        random_state: an integer makes fits repeatable; None draws a new seed at every fit.
+        device: "auto", "cpu", "gpu", "gpu:1".
+        progress: show a progress bar.
+
+    Attributes:
+        classes_: the K labels, in the order of the columns of `predict_proba`.
+        posterior_: the fitted posterior; its `predict` gives a `bn.ClassPrediction`.
+        n_features_in_: d. feature_names_in_: column names, if X was a data frame.
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BNNClassifier:
+        """Condition the prior on a table.
+
+        Args:
+            X: inputs (n, d). y: class labels (n,).
+            sample_weight: (n,), 0 or more; multiplies each row's log likelihood.
+
+        Raises `ValueError` (`bn.InputError`) for data that cannot be used.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        likelihood, names = self._resolve_likelihood(y)
+        self.posterior_ = self._condition(
+            X, y, likelihood, likelihood.num_outputs(1), sample_weight=sample_weight
+        )
+        # As the user gave them: the posterior keeps plain numbers and text.
+        self.classes_ = names
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable label of each row of X (n, d): (n,)."""
+        chosen = np.argmax(self.predict_proba(X), axis=1)
+        return self.classes_[chosen]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The predictive probability of each class, (n, K), in the order of `classes_`."""
+        return self.predict_distribution(X).mean
+
+    def _resolve_likelihood(self, y: np.ndarray) -> tuple[Any, np.ndarray]:
+        """The likelihood with its classes, and these (K,) in the dtype of y."""
+        from bayesnet.likelihoods import (
+            BernoulliLikelihood,
+            CategoricalLikelihood,
+            resolve_likelihood,
+        )
+
+        likelihood = self.likelihood
+        if likelihood is None:
+            two = len(np.unique(y)) == 2
+            likelihood = BernoulliLikelihood() if two else CategoricalLikelihood()
+        likelihood = resolve_likelihood(likelihood)
+        if not hasattr(likelihood, "classes"):
+            raise InputError(
+                f"{type(likelihood).__name__} is not for class labels: use bn.BernoulliLikelihood "
+                "or bn.CategoricalLikelihood, or bn.BNNRegressor."
+            )
+        likelihood, _ = likelihood.encode(y)
+        return likelihood, np.asarray(likelihood.classes, dtype=y.dtype)

@@ -339,3 +339,69 @@ def test_ctrl_c_ends_without_a_traceback(objective, monkeypatch):
     assert code == 130
     assert "goes on from there" in err
     assert err.rstrip().endswith("Stopped.")
+
+
+def flower_table(path, n=30):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 2)).round(3)
+    names = np.where(x[:, 0] > 0.5, "rose", np.where(x[:, 1] > 0, "lily", "iris"))
+    rows = [(a, b, name) for (a, b), name in zip(x.tolist(), names.tolist(), strict=True)]
+    return write_csv(path, "width,length,species", rows)
+
+
+def test_classes_are_fitted_and_predicted_as_probabilities(tmp_path):
+    data = flower_table(tmp_path / "flowers.csv")
+    args = ["--target", "species", "--likelihood", "categorical", "--test-fraction", "0.2"]
+    code, out, err = call("fit", data, *args, *SHORT)
+    assert code == 0, err
+    assert "accuracy" in out
+    code, out, err = call("predict", tmp_path / "flowers.bayesnet", data)
+    assert code == 0, err
+    rows = list(csv.DictReader(out.splitlines()))
+    names = ["p_iris", "p_lily", "p_rose"]
+    assert list(rows[0]) == ["predicted", *names, "epistemic", "aleatoric"]
+    assert len(rows) == 30
+    for row in rows:
+        probabilities = [float(row[name]) for name in names]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-4)
+        assert f"p_{row['predicted']}" == names[int(np.argmax(probabilities))]
+    assert "species: accuracy" in err
+    unknown = write_csv(tmp_path / "new.csv", "width,length,species", [(1, 2, "tulip")])
+    assert "'tulip' is not among" in refused("predict", tmp_path / "flowers.bayesnet", unknown)
+    bare = write_csv(tmp_path / "bare.csv", "width,length", [(1, 2)])
+    code, out, err = call("predict", tmp_path / "flowers.bayesnet", bare)
+    assert code == 0, err
+    assert len(out.splitlines()) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["heteroscedastic", "student_t"])
+def test_other_noise_is_fitted_and_predicted(tmp_path, name):
+    data = heat_table(tmp_path / "heat.csv")
+    code, out, err = call("fit", data, "--target", "yield", "--likelihood", name, *SHORT)
+    assert code == 0, err
+    assert ("noise scale" in out) == (name == "student_t")
+    code, out, err = call("predict", tmp_path / "heat.bayesnet", data)
+    assert code == 0, err
+    assert out.startswith("mean,std,epistemic_std,aleatoric_std,lower,upper")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--likelihood", "categoric"], "Did you mean 'categorical'"),
+        (["--likelihood", "poisson"], "is for counts (0, 1, 2, ...)"),
+        (["--likelihood", "bernoulli"], "for two classes, got 24"),
+        (["--likelihood", "laplace", "--noise-std", "1"], "--likelihood gaussian"),
+        (["--likelihood", "categorical", "--target", "temp"], "Classes are those of one target"),
+    ],
+)
+def test_fit_refuses_targets_that_the_likelihood_is_not_for(tmp_path, args, words):
+    data = heat_table(tmp_path / "heat.csv")
+    assert words in refused("fit", data, "--target", "yield", *args)
+
+
+def test_a_missing_label_is_named(tmp_path):
+    data = write_csv(tmp_path / "d.csv", "a,kind", [(1, "x"), (2, ""), (3, "y")])
+    words = refused("fit", data, "-t", "kind", "--likelihood", "categorical")
+    assert "column 'kind': a missing label on line 3" in words

@@ -49,6 +49,27 @@ class Table:
             raise InputError("\n".join([f"{self.path} cannot be used as it is:", *problems, fix]))
         return out
 
+    def labels(self, column: str, fix: str, *, text: bool = False) -> np.ndarray:
+        """The class labels (n,) of a column: whole numbers if all are (unless `text`), else text.
+
+        Raises `InputError` for missing ones.
+        """
+        j = self.names.index(column)
+        cells = [row[j] for row in self.cells]
+        bad = [
+            line for cell, line in zip(cells, self.lines, strict=True) if cell.lower() in MISSING
+        ]
+        if bad:
+            count = f", {len(bad)} such rows" if len(bad) > 1 else ""
+            raise InputError(
+                f"{self.path} cannot be used as it is:\n  column {column!r}: a missing label on line "
+                f"{bad[0]}{count}\n{fix}"
+            )
+        try:
+            return np.array(cells if text else [int(cell) for cell in cells])
+        except ValueError:
+            return np.array(cells)
+
 
 def _parse(text: str) -> tuple[float, str]:
     if text.lower() in MISSING:

@@ -9,6 +9,7 @@ import numpy as np
 import typer
 
 from bayesnet._errors import InputError, unknown_name
+from bayesnet.cli import _likelihood as laws
 from bayesnet.cli import _process as options
 from bayesnet.cli._console import facts, plain_errors, say, show
 from bayesnet.cli._model_file import Model
@@ -34,6 +35,7 @@ def fit(
     chains: Annotated[int, typer.Option(help="Independent chains; 4 or more to judge")] = 4,
     warmup: Annotated[int, typer.Option(help="Tuning steps a chain, dropped")] = 500,
     draws: Annotated[int, typer.Option(help="Kept draws a chain")] = 500,
+    likelihood: laws.Likelihood = "gaussian",
     noise_std: Annotated[
         float | None, typer.Option(help="Known noise, in units of the target; else it is learned")
     ] = None,
@@ -58,6 +60,8 @@ def fit(
     bayesnet fit houses.csv -t price --drop id --test-fraction 0.2 --out houses.bayesnet
 
     bayesnet fit doses.csv -t effect --kernel rbf --lengthscale 1.5 --noise-std 0.2
+
+    bayesnet fit flowers.csv -t species --likelihood categorical
     """
     # Everything that can be wrong with the input is looked at before the first computation.
     if not 0 <= test_fraction < 1:
@@ -70,15 +74,18 @@ def fit(
     fix = (
         "Fill in or remove such rows; encode text as numbers; leave a column out with --drop NAME."
     )
-    x, y = table.numbers(inputs, fix), table.numbers(targets, fix)
+    law = laws.make_likelihood(likelihood, noise_std)
+    x, y = table.numbers(inputs, fix), laws.read_targets(table, targets, law, fix)
+    # The classes are those of the whole table: a rare one may be held out.
+    law, _ = law.encode(y)
     train, test = _split(len(x), test_fraction, seed)
 
     from bayesnet.fitting import fit as condition
-    from bayesnet.likelihoods import GaussianLikelihood
 
     method = _method(inference, chains=chains, warmup=warmup, draws=draws)
     network = options.make_network(hidden, activation)
-    process = options.make_target(kernel, lengthscale, outputscale, len(inputs), len(targets))
+    outputs = law.num_outputs(len(targets))
+    process = options.make_target(kernel, lengthscale, outputscale, len(inputs), outputs)
     say(
         f"{len(train)} rows, {len(inputs)} input columns. Matching the prior, then {method.chains} "
         f"chains of {warmup} + {draws} steps ..."
@@ -88,7 +95,7 @@ def fit(
         x[train],
         y[train],
         target=process,
-        likelihood=GaussianLikelihood(noise_std),
+        likelihood=law,
         inference=method,
         seed=seed,
         device=device,
@@ -122,7 +129,6 @@ def _split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _summary(posterior: Any, data: Path, inputs: Any, targets: Any, train: int, test: int) -> Any:
     seconds = sum(posterior.seconds.values())
-    noise = posterior.bound.summary(posterior.split()[1]).get("noise_std")
     rows = [
         ("rows", f"{train} fitted" + (f", {test} held out" if test else "")),
         ("inputs", f"{len(inputs)}: {', '.join(inputs)}"),
@@ -134,12 +140,7 @@ def _summary(posterior: Any, data: Path, inputs: Any, targets: Any, train: int, 
             + f", {seconds:.0f} s",
         ),
     ]
-    if noise is not None:
-        levels = np.median(noise.reshape(-1, len(targets)), axis=0) * posterior.data.scaling.y_scale
-        rows.append(
-            ("noise sd", ", ".join(f"{level:.4g}" for level in levels) + " (learned, median)")
-        )
-    return facts(f"Posterior of {data}", rows)
+    return facts(f"Posterior of {data}", rows + laws.noise_facts(posterior))
 
 
 def _quality(
@@ -147,24 +148,31 @@ def _quality(
 ) -> Any:
     rows = test if len(test) else train
     prediction = posterior.predict(x[rows])
-    rmse = np.sqrt(np.mean((prediction.mean - y[rows]) ** 2, axis=0))
-    nll = -prediction.log_prob(y[rows]).mean(axis=0)
-    low, high = prediction.interval(0.9)
-    covered = ((low <= y[rows]) & (y[rows] <= high)).mean(axis=0)
-    lines = [
-        (
-            name,
-            f"RMSE {rmse[j]:.4g}, NLL {nll[j]:.3f} (mixture density, units of {name}), "
-            f"90 % interval holds {covered[j]:.0%}, sd of {name} {y[rows, j].std():.4g}",
-        )
-        for j, name in enumerate(targets)
-    ]
+    if laws.has_classes(posterior.likelihood):
+        lines = [(targets[0], laws.class_scores(prediction, y[rows]))]
+    else:
+        lines = _regression_scores(prediction, y[rows], targets)
     title = (
         f"On {len(test)} rows that were held out"
         if len(test)
         else "On the fitted rows (in-sample: says little about new rows; try --test-fraction 0.2)"
     )
     return facts(title, lines)
+
+
+def _regression_scores(prediction: Any, y: np.ndarray, targets: Any) -> list[tuple[str, str]]:
+    rmse = np.sqrt(np.mean((prediction.mean - y) ** 2, axis=0))
+    nll = -prediction.log_prob(y).mean(axis=0)
+    low, high = prediction.interval(0.9)
+    covered = ((low <= y) & (y <= high)).mean(axis=0)
+    return [
+        (
+            name,
+            f"RMSE {rmse[j]:.4g}, NLL {nll[j]:.3f} (mixture density, units of {name}), "
+            f"90 % interval holds {covered[j]:.0%}, sd of {name} {y[:, j].std():.4g}",
+        )
+        for j, name in enumerate(targets)
+    ]
 
 
 def _judge(posterior: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from bayesnet._errors import InputError
+from bayesnet.cli import _likelihood as laws
 from bayesnet.cli import _process as options
 from bayesnet.cli._console import plain_errors, say
 from bayesnet.cli._model_file import Model, load_model
@@ -34,6 +35,9 @@ def predict(
     aleatoric_std is noise that it would not; std holds both, and the interval too. Where the
     file has the target as well, the predictions are scored against it.
 
+    For classes: the most probable one, the probability of each, and the two parts of the
+    uncertainty in nats (mutual information, expected entropy).
+
     [bold]Examples[/bold]
 
     bayesnet predict houses.bayesnet new.csv
@@ -50,19 +54,31 @@ def predict(
 
     with using(device):
         prediction = fitted.posterior.predict(x)
-        low, high = prediction.interval(level)
-    columns = _columns(prediction, low, high, fitted.targets)
+        if laws.has_classes(fitted.posterior.likelihood):
+            columns, what = laws.class_columns(prediction), "predictions with probabilities"
+            scores = [laws.class_scores(prediction, y)] if y is not None else []
+        else:
+            low, high = prediction.interval(level)
+            columns = _columns(prediction, low, high, fitted.targets)
+            what = f"predictions with {level:.0%} intervals"
+            scores = _scores(prediction, low, high, y) if y is not None else []
     if out is None:
         _write(sys.stdout, columns)
     else:
         with out.open("w", newline="", encoding="utf-8") as file:
             _write(file, columns)
-        say(f"{len(x)} predictions with {level:.0%} intervals written to {out}.")
-    if y is not None:
-        rmse = np.sqrt(np.mean((prediction.mean - y) ** 2, axis=0))
-        covered = ((low <= y) & (y <= high)).mean(axis=0)
-        for name, error, share in zip(fitted.targets or ("y",), rmse, covered, strict=False):
-            say(f"{name}: RMSE {error:.4g}; {share:.0%} of {len(x)} rows in the interval.")
+        say(f"{len(x)} {what} written to {out}.")
+    for name, score in zip(fitted.targets or ("y",), scores, strict=False):
+        say(f"{name}: {score}.")
+
+
+def _scores(prediction: Any, low: np.ndarray, high: np.ndarray, y: np.ndarray) -> list[str]:
+    rmse = np.sqrt(np.mean((prediction.mean - y) ** 2, axis=0))
+    covered = ((low <= y) & (y <= high)).mean(axis=0)
+    return [
+        f"RMSE {error:.4g}; {share:.0%} of {len(y)} rows in the interval"
+        for error, share in zip(rmse, covered, strict=True)
+    ]
 
 
 def _inputs_and_targets(
@@ -82,7 +98,9 @@ def _inputs_and_targets(
     targets = fitted.targets or ()
     match_columns(table, fitted.inputs, table.names if ignore_extra else targets)
     known = set(targets) <= set(table.names)
-    return table.numbers(fitted.inputs, fix), table.numbers(targets, fix) if known else None
+    x = table.numbers(fitted.inputs, fix)
+    law = fitted.posterior.likelihood
+    return x, laws.read_targets(table, targets, law, fix) if known and targets else None
 
 
 def _columns(
@@ -106,4 +124,8 @@ def _write(file: Any, columns: dict[str, np.ndarray]) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     for row in zip(*columns.values(), strict=True):
-        writer.writerow([f"{value:.6g}" for value in row])
+        writer.writerow([_cell(value) for value in row])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, (float, np.floating)) else str(value)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesnet._errors import InputError
+from bayesnet._errors import InputError, UnsupportedError
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -18,6 +18,17 @@ def check_settings(dtype: Any, max_draws: int | None) -> None:
         raise InputError(f"dtype must be torch.float32 or torch.float64, got {dtype}.")
     if max_draws is not None and max_draws < 1:
         raise InputError(f"max_draws must be at least 1 or None, got {max_draws}.")
+
+
+def check_likelihood(likelihood: Any) -> Any:
+    """`likelihood`, or `UnsupportedError` if functions are not outcomes (classes, counts)."""
+    if not likelihood.scales_targets:
+        raise UnsupportedError(
+            f"A Surrogate models real-valued outcomes; under {type(likelihood).__name__} functions "
+            "are logits or log rates. Use bn.GaussianLikelihood, StudentTLikelihood or "
+            "LaplaceLikelihood, or bn.fit and its predictions."
+        )
+    return likelihood
 
 
 def check_training(train_X: Any, train_Y: Any, train_Yvar: Any) -> None:

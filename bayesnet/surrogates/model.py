@@ -13,10 +13,15 @@ from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.data import Scaling
-from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.likelihoods import resolve_likelihood
 from bayesnet.posterior import FunctionDraws
 from bayesnet.surrogates.bridge import Bridge
-from bayesnet.surrogates.checks import check_points, check_settings, check_training
+from bayesnet.surrogates.checks import (
+    check_likelihood,
+    check_points,
+    check_settings,
+    check_training,
+)
 from bayesnet.surrogates.noise import fitted_noise, given_noise
 from bayesnet.surrogates.outcomes import OutcomeMap
 from bayesnet.surrogates.posterior import DrawsPosterior
@@ -39,8 +44,9 @@ class Surrogate(Model):
         input_transform: a BoTorch input transform; replaces the inner standardisation of X.
             Its parameters are those it has or computes from train_X (bounds); none are learned.
         outcome_transform: a BoTorch outcome transform; replaces the inner standardisation of Y.
-        likelihood: `bn.GaussianLikelihood()` if None; its `noise_std` is in the units of the
-            transformed outcomes where there is an `outcome_transform`.
+        likelihood: of real-valued outcomes (not classes or counts); `bn.GaussianLikelihood()` if
+            None. Its noise level is in the units of the transformed outcomes where there is an
+            `outcome_transform`.
         target: a process to which the prior is matched first, as for `bn.fit`.
         scaling: the coordinate map, from the data if None; a transform replaces its side.
         seed: an integer or a JAX key.
@@ -82,7 +88,7 @@ class Surrogate(Model):
         check_training(train_X, train_Y, train_Yvar)
         dtype = train_X.dtype if dtype is None else dtype
         check_settings(dtype, max_draws)
-        likelihood = GaussianLikelihood() if likelihood is None else likelihood
+        likelihood = check_likelihood(resolve_likelihood(likelihood))
         if isinstance(init, Surrogate):
             init = init.fitted
         X, Y, Yvar = transformed(train_X, train_Y, train_Yvar, input_transform, outcome_transform)
@@ -164,7 +170,7 @@ class Surrogate(Model):
 
     def _attach(self, fitted: FunctionDraws, **config: Any) -> None:
         """Take a posterior and the settings of `__init__` with which to fit it again."""
-        self._config = {**config, "likelihood": fitted.likelihood}
+        self._config = {**config, "likelihood": check_likelihood(fitted.likelihood)}
         self.fitted = fitted
         self.likelihood = fitted.likelihood
         latents, noise = fitted.split()
@@ -213,7 +219,8 @@ class Surrogate(Model):
         scaling = self.fitted.data.scaling
         batch, d = X.shape[:-1], X.shape[-1]
         loc, scale = torch.as_tensor(scaling.x_loc).to(X), torch.as_tensor(scaling.x_scale).to(X)
-        f = self._bridge((X.reshape(-1, d) - loc) / scale)
+        # A second head of the network (noise levels) comes after the outcomes.
+        f = self._bridge((X.reshape(-1, d) - loc) / scale)[..., : self.fitted.data.out_dim]
         f = f * torch.as_tensor(scaling.y_scale).to(f) + torch.as_tensor(scaling.y_loc).to(f)
         return f.reshape(f.shape[0], *batch, f.shape[-1])
 
@@ -308,6 +315,12 @@ class Surrogate(Model):
             )
         if self._outputs is not None:
             raise UnsupportedError("Condition the whole model, before subset_output.")
+        rows = self.fitted.data.rows
+        if rows.weight is not None or rows.observed is not None:
+            raise UnsupportedError(
+                "This posterior was fitted with sample_weight or missing targets, which a Surrogate "
+                "does not keep: fit the whole table again with bn.fit."
+            )
         old_X, old_Y, old_var = self._original
         if (noise is None) != (old_var is None):
             raise InputError("noise must be given for a model with train_Yvar, and only then.")
