@@ -91,9 +91,8 @@ def log_half_cauchy_quantile(z: Float[Array, ...]) -> Float[Array, ...]:
     sign, a = _sign_and_size(z)
     log_angle = _log_tails(a) + np.log(0.25 * np.pi)
     angle = jnp.exp(log_angle)
-    # tan of small angles underflows before its log is of no interest; the ratio does not.
-    ratio = jnp.where(angle > 1e-4, jnp.tan(jnp.maximum(angle, 1e-4)) / angle, 1.0)
-    return -sign * (log_angle + jnp.log(ratio))
+    safe = jnp.maximum(angle, 1e-4)  # below, tan is the angle, which may underflow
+    return -sign * (log_angle + jnp.log(jnp.tan(safe) / safe))
 
 
 def _log_tails(a: Array) -> Array:
