@@ -6,6 +6,7 @@ from bayesnet.priors.laws import LogNormal, Normal
 from bayesnet.priors.matching import Box, MatchResult, match_prior
 from bayesnet.priors.means import LinearMean
 from bayesnet.priors.network import NetworkPrior
+from bayesnet.priors.statements import StatedPrior, elicit
 from bayesnet.priors.sums import Sum
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "MatchResult",
     "NetworkPrior",
     "Normal",
+    "StatedPrior",
     "Sum",
+    "elicit",
     "match_prior",
 ]

@@ -161,7 +161,7 @@ class SumMean:
 def as_mean(mean: Any) -> Any:
     """What a process keeps as its mean: a float for a constant, else a `Mean`.
 
-    Takes a number, "linear" (slopes N(0, 1) a column), a mean of this file, or a function.
+    Takes a number, "linear" (slopes N(0, 1) a column), a `Mean`, or a function.
     Raises `InputError` for anything else.
     """
     if isinstance(mean, str):
@@ -174,7 +174,7 @@ def as_mean(mean: Any) -> Any:
         if not np.isfinite(float(mean)):
             raise InputError(f"mean must be finite, got {mean!r}.")
         return float(mean)
-    if isinstance(mean, (LinearMean, FunctionMean, SumMean)):
+    if isinstance(mean, Mean) and not isinstance(mean, type):
         return mean
     if callable(mean) and not isinstance(mean, type):
         return FunctionMean(mean)
