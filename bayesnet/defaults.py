@@ -102,6 +102,9 @@ def resolve_prior(
         raise InputError(
             f"A target is matched by a network prior, got {type(prior).__name__} as the prior too."
         )
+    if hasattr(target, "with_scaling"):
+        # Statements are in the units of the table, whatever its coordinates are here.
+        target = target.with_scaling(data.scaling, prior.units)
     if prior.units == "data":
         inputs: Any = data.x
     else:

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
@@ -26,7 +25,7 @@ class Sum:
 
     Raises:
         InputError: fewer than two parts, a part without `sample`, or parts in different units,
-            of different numbers of outputs, or stated for different scalings.
+            of different numbers of outputs; more than one part made by `bn.elicit`.
     """
 
     parts: tuple[Any, ...]
@@ -51,22 +50,29 @@ class Sum:
                 )
         self.parts = tuple(flat)
         self.units = next((p.units for p in flat if hasattr(p, "units")), "scaled")
-        _ = self.scaling  # refuses parts that live in different coordinates
+        _ = self.scaling  # refuses two stated priors
 
     @property
     def scaling(self) -> Any:
-        """The coordinate map of the stated parts, or None."""
+        """The coordinate map of the part that was stated in units of the data, or None."""
         found = [
             s for s in (getattr(part, "scaling", None) for part in self.parts) if s is not None
         ]
-        for other in found[1:]:
-            for name in ("x_loc", "x_scale", "y_loc", "y_scale"):
-                if not np.allclose(getattr(found[0], name), getattr(other, name), rtol=1e-9):
-                    raise InputError(
-                        "The parts of a sum are stated for different scalings: state them all with the "
-                        "same scaling= (first.scaling)."
-                    )
+        if len(found) > 1:
+            raise InputError(
+                "A sum can hold one prior made by bn.elicit: each has the level of the data in it. Make "
+                "all statements in one call."
+            )
         return found[0] if found else None
+
+    def with_scaling(self, scaling: Any, units: str = "scaled") -> Sum:
+        """The same sum, with the part that was stated in units of the data in other coordinates."""
+        return Sum(
+            *(
+                part.with_scaling(scaling, units) if hasattr(part, "with_scaling") else part
+                for part in self.parts
+            )
+        )
 
     def __add__(self, other: Any) -> Sum:
         return Sum(self, other) if hasattr(other, "sample") else NotImplemented
