@@ -55,13 +55,10 @@ class Clip:
         if self.is_identity:
             return np.ones_like(u)
         s = self.width
-        upper = 0.0 if np.isinf(self.low) else (u - self.low) / s
-        lower = np.zeros_like(u)
         if np.isinf(self.low):
             return _sigmoid((self.high - u) / s)
-        if not np.isinf(self.high):
-            lower = _sigmoid((u - self.high) / s)
-        return _sigmoid(upper) - lower
+        lower = _sigmoid((u - self.low) / s)
+        return lower if np.isinf(self.high) else lower - _sigmoid((u - self.high) / s)
 
 
 def _sigmoid(t: np.ndarray) -> np.ndarray:

@@ -37,11 +37,12 @@ class StatementReport:
 
     def __str__(self) -> str:
         lines = [f"{self.num_draws} draws; acceptance rate {self.acceptance:.3g}."]
-        lines.append(f"{'statement':<44}{'imposed':<30}{'satisfied':>10}{'gap':>10}")
+        wide = max([len(row["statement"]) for row in self.rows] + [9]) + 2
+        lines.append(f"{'statement':<{wide}}{'imposed':<29}{'satisfied':>10}{'gap':>10}")
         for row in self.rows:
             kept = "" if row["satisfied"] is None else f"{row['satisfied']:.1%}"
             gap = "" if row["gap"] is None else f"{row['gap']:.2g}"
-            lines.append(f"{row['statement']:<44}{row['imposed']:<30}{kept:>10}{gap:>10}")
+            lines.append(f"{row['statement']:<{wide}}{row['imposed']:<29}{kept:>10}{gap:>10}")
             if row["note"]:
                 lines.append(f"    {row['note']}")
         return "\n".join(lines)
