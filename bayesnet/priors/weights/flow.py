@@ -16,16 +16,17 @@ from bayesnet.priors.weights.located import LocatedLaw, Recipe, check_positive
 
 # Couplings change log scales by at most this, so that no latents overflow.
 LARGEST_LOG_SCALE = 3.0
-# An optimiser's step in the last weights of a conditioner, relative to one in a log scale: at the
-# default learning rate of a match a step moves a log scale by about 0.1.
-OUTPUT_RATE = 0.1
+# Steps of an optimiser that moves every parameter alike (Adam), relative to those in log scales:
+# a conditioner sums many parameters, and a skewness of all weights of an array adds up.
+RATE = 0.1
 
 
 class Coupling(eqx.Module):
     """An invertible map of all latents: groups are scaled and shifted by what a few latents say.
 
     `z_j -> z_j exp(s_g) + t_g` for every latent j of group g that is not a pilot, and
-    `(s, t) = W2 tanh(W1 z_pilots + b1) + b2`. Pilots pass unchanged, so that it is inverted in
+    `(s, t) = W2 tanh(W1 z_pilots + b1) + b2`, s bounded, with parameters that
+    are a tenth of the fields. Pilots pass unchanged, so that it is inverted in
     closed form (Dinh, Sohl-Dickstein & Bengio 2017, eq. 7-8, with an unequal split).
 
     Fields: `pilots`, positions (k,) in the flat latents, static; `w1` (k, h), `b1` (h,),
@@ -43,8 +44,8 @@ class Coupling(eqx.Module):
         """A coupling that changes nothing yet: random features, zero output."""
         w1 = rng.normal(size=(len(pilots), width)) * 2.0 * len(pilots) ** -0.5
         return Coupling(
-            w1=jnp.asarray(w1, jnp.float32),
-            b1=jnp.asarray(rng.normal(size=width), jnp.float32),
+            w1=jnp.asarray(w1 / RATE, jnp.float32),
+            b1=jnp.asarray(rng.normal(size=width) / RATE, jnp.float32),
             w2=jnp.zeros((width, 2 * groups), jnp.float32),
             b2=jnp.zeros(2 * groups, jnp.float32),
             pilots=tuple(int(i) for i in pilots),
@@ -68,10 +69,9 @@ class Coupling(eqx.Module):
 
     def _parts(self, z: Array, layout: Layout, per: str) -> list[tuple[Array, Array, np.ndarray]]:
         """Of each leaf: log scales, shifts, and which latents are pilots."""
-        w1, b1, w2, b2 = (a.astype(z.dtype) for a in (self.w1, self.b1, self.w2, self.b2))
+        w1, b1, w2, b2 = (RATE * a.astype(z.dtype) for a in (self.w1, self.b1, self.w2, self.b2))
         features = jnp.tanh(z[np.asarray(self.pilots)] @ w1 + b1)
-        out = OUTPUT_RATE * (features @ w2 + b2)
-        scales, shifts = jnp.split(out, 2)
+        scales, shifts = jnp.split(features @ w2 + b2, 2)
         scales = LARGEST_LOG_SCALE * jnp.tanh(scales / LARGEST_LOG_SCALE)
         mask = np.zeros(layout.size, bool)
         mask[list(self.pilots)] = True
@@ -81,7 +81,7 @@ class Coupling(eqx.Module):
 
 
 class FlowLaw(LocatedLaw):
-    """`w = loc + exp(log_scale) * sinh(exp(log_tail) * asinh(c(z)) + skew)`, c a chain of couplings.
+    """`w = loc + exp(log_scale) * sinh(exp(log_tail) * asinh(c(z)) + skew / 10)`, c a chain of couplings.
 
     The couplings make weights dependent: scales and means of all units or layers vary together,
     in whatever way a small network of a few latents says (common random scales as in GPi-H, several
@@ -112,7 +112,7 @@ class FlowLaw(LocatedLaw):
             jnp.exp(self.log_scale).astype(z.dtype),
             jnp.exp(self.log_tail).astype(z.dtype),
         )
-        skew = self.skew.astype(z.dtype)
+        skew = RATE * self.skew.astype(z.dtype)
         return self.place(
             [
                 jnp.sinh(tail[i] * jnp.arcsinh(a) + skew[i]) * scale[i]
@@ -124,7 +124,7 @@ class FlowLaw(LocatedLaw):
         scale, tail = jnp.exp(self.log_scale), jnp.exp(self.log_tail)
         z = self.layout.join(
             [
-                jnp.sinh((jnp.arcsinh(a / scale[i]) - self.skew[i]) / tail[i])
+                jnp.sinh((jnp.arcsinh(a / scale[i]) - RATE * self.skew[i]) / tail[i])
                 for i, a in enumerate(self.deviations(params))
             ]
         )

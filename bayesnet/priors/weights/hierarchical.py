@@ -95,7 +95,7 @@ class Hierarchical(Recipe):
     scale: float = 1.0
     spread: float = 0.5
     shape: float = 3.0
-    centred: float = False
+    centred: bool | float = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
