@@ -18,8 +18,8 @@ class LogitNormal:
     are finite numbers and `scale` is positive.
     """
 
-    loc: float = -3.0
-    scale: float = 1.0
+    loc: Any = -3.0
+    scale: Any = 1.0
 
     def __post_init__(self) -> None:
         try:

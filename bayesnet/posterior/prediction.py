@@ -44,8 +44,7 @@ class Prediction:
     @property
     def std(self) -> np.ndarray:
         """The sd of a new observation, (n, m): both parts together."""
-        between = self.components.mean.var(axis=0)
-        return np.sqrt(between + self.components.variance.mean(axis=0))
+        return np.sqrt(self.values.var(axis=0) + self.components.variance.mean(axis=0))
 
     def log_prob(self, y: ArrayLike) -> np.ndarray:
         """Log density of the mixture at `y` (n, m), noise included, in the units of y; (n, m).

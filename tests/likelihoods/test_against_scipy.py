@@ -135,7 +135,7 @@ def test_known_variances_add_to_a_noise_that_depends_on_x():
     expected = stats.norm(F, np.sqrt(variance)).logpdf(REAL).sum(1)
     np.testing.assert_allclose(user_densities(likelihood, [], f, y_var), expected, rtol=3e-5)
     np.testing.assert_allclose(user_law(likelihood, [], f, y_var).variance[0], variance, rtol=1e-6)
-    _, bound, data = cases.bind(likelihood, REAL, y_var=y_var)
+    _, bound, _ = cases.bind(likelihood, REAL, y_var=y_var)
     law = bound.conditional(np.zeros((1, 0)), np.zeros((1, 3, 4)), None)
     noise = np.exp(2 * (-1 - np.log(SPREAD)))
     np.testing.assert_allclose(
