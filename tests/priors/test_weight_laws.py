@@ -67,7 +67,7 @@ def test_encoding_any_weights_gives_latents_that_decode_to_them(name):
     law = nudged(build(name).law)
     rng = np.random.default_rng(1)
     shapes = as_network(bn.MLP(())).param_shapes(2, 3)
-    decode, encode = jax.jit(law.decode), jax.jit(law.encode)
+    decode, encode = eqx.filter_jit(law.decode), eqx.filter_jit(law.encode)
     for scale in (1e-3, 1.0, 30.0):
         w = jax.tree.map(
             lambda s, r=scale: jnp.asarray(r * rng.normal(size=s.shape), s.dtype), shapes
@@ -87,7 +87,7 @@ def test_scales_are_estimated_from_the_weights(scale_law):
     """Of many weights with one scale, the latents are about standard normal again."""
     prior = bn.NetworkPrior(bn.MLP((40,)), W.Hierarchical(scale_law=scale_law), in_dim=30)
     z = jax.random.normal(jax.random.key(0), (prior.latent_size,))
-    again = prior.encode(prior.law.decode(z))
+    again = eqx.filter_jit(lambda law: law.encode(law.decode(z)))(prior.law)
     hidden = slice(40, 40 + 1200)  # the leaf "w" of the first layer, after its biases
     np.testing.assert_allclose(again[hidden], z[hidden], atol=0.2)
     assert again[-3] == pytest.approx(float(z[-3]), abs=0.2)
@@ -98,7 +98,7 @@ def test_scales_are_estimated_from_the_weights(scale_law):
 
 def horseshoe_cdf(w, tau0, slab):
     """P(weight <= w) by integrating over both half-Cauchy scales, on their log-odds."""
-    nodes = np.linspace(-18, 18, 1201)
+    nodes = np.linspace(-18, 18, 361)
     weight = 2 / np.pi / (np.exp(nodes) + np.exp(-nodes))  # half-Cauchy density of log s
     weight /= weight.sum()
     scale = tau0 * np.exp(nodes[:, None] + nodes[None, :])
@@ -138,9 +138,9 @@ def test_weights_follow_the_stated_law(name):
     recipe, cdf = MARGINALS[name]
     law = bn.NetworkPrior(bn.MLP(()), recipe, in_dim=2, out_dim=1).law
     z = jax.random.normal(jax.random.key(3), (40_000, law.latent_size))
-    for leaf in jax.tree.leaves(jax.jit(jax.vmap(law.decode))(z)):
+    for leaf in jax.tree.leaves(eqx.filter_jit(lambda law: jax.vmap(law.decode)(z))(law)):
         w = np.sort(np.asarray(leaf, float).reshape(len(leaf), -1)[:, 0])
-        at = np.concatenate([np.linspace(0.005, 0.995, 199), [0.999, 0.9995]])
+        at = np.concatenate([np.linspace(0.02, 0.98, 25), [0.999, 0.9995]])
         points = np.quantile(w, at)
         below = np.searchsorted(w, points, side="right") / len(w)
         # Levels differ by their binomial error: 5 of them, down to the last 5 in 10,000.
@@ -214,7 +214,8 @@ def test_locations_tied_and_free():
 
 def test_the_flow_makes_weights_dependent():
     law = nudged(build("flow").law, 3.0)
-    w = jax.vmap(law.decode)(jax.random.normal(jax.random.key(0), (4000, law.latent_size)))
+    z = jax.random.normal(jax.random.key(0), (4000, law.latent_size))
+    w = eqx.filter_jit(lambda law: jax.vmap(law.decode)(z))(law)
     columns = np.asarray(w[0]["w"]).reshape(4000, -1)
     sizes = np.corrcoef(np.abs(columns).T)
     assert np.abs(sizes - np.eye(6)).max() > 0.1  # independent weights: 0.05 at most by chance
@@ -264,10 +265,11 @@ def test_far_latents_have_finite_weights_and_gradients(name):
             (0, 1),
         )
     )
+    decode = eqx.filter_jit(law.decode)
     rng = np.random.default_rng(0)
     for signs in (1.0, -1.0, rng.choice([-1.0, 1.0], law.latent_size)):
         z = jnp.asarray(8.0 * signs * np.ones(law.latent_size), jnp.float32)
-        assert np.isfinite(flat(law.decode(z))).all()
+        assert np.isfinite(flat(decode(z))).all()
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(slope(law, z)))
 
 
@@ -339,13 +341,19 @@ def test_kept_matches_are_told_apart_by_every_knob():
 
 
 FEW = {"steps": 60, "num_functions": 64, "num_points": 12}
-SLOW = ("gaussian parameter, free", "horseshoe unit, slab", "laplace", "hierarchical")
+SLOW = (
+    "hierarchical unit, inverse gamma",
+    "student_t parameter, df trained",
+    "gaussian parameter, free",
+    "horseshoe unit, slab",
+    "laplace",
+    "hierarchical",
+)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["flow", "hierarchical unit, inverse gamma", "student_t parameter, df trained"]
-    + [pytest.param(n, marks=pytest.mark.slow) for n in SLOW],
+    ["flow"] + [pytest.param(n, marks=pytest.mark.slow) for n in SLOW],
 )
 def test_matching_tunes_every_law(name):
     prior = bn.NetworkPrior(bn.MLP((8,)), RECIPES[name], in_dim=1)
@@ -365,6 +373,7 @@ def test_matching_keeps_given_means():
     assert not np.array_equal(match.prior.law.log_scale, prior.law.log_scale)
 
 
+@pytest.mark.slow
 def test_matching_finds_the_degrees_of_freedom():
     """A linear model with one weight: the marginal of the slope is the law itself."""
     net = (lambda key: {"w": jnp.zeros((1, 1))}, lambda p, x: x @ p["w"])
@@ -410,7 +419,6 @@ def test_matching_finds_the_degrees_of_freedom():
             "finite",
         ),
         (lambda: bn.NetworkPrior(bn.MLP(), W.Laplace), "not a class"),
-        (lambda: bn.NetworkPrior(bn.MLP(), 3), "a name"),
     ],
 )
 def test_bad_input_is_named(make, words):

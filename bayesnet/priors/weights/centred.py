@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 
 from bayesnet._types import Array, Float, PyTree
 
@@ -29,30 +28,32 @@ class CentredLaw(eqx.Module):
     def latent_size(self) -> int:
         return self.law.latent_size
 
-    def _log_ratios(self, latents: list[Array]) -> list[Array]:
-        scale = self.law.scale_law.log_scale
-        return [scale(u, i) - scale(jnp.zeros((), u.dtype), i) for i, u in enumerate(latents)]
+    def _scales(self, u: Array) -> tuple[Array, Array]:
+        """log sigma(0) and log r(u) of all scales."""
+        counts = self.law.counts
+        median = self.law.scale_law.log_scale(jnp.zeros_like(u), counts)
+        return median, self.law.scale_law.log_scale(u, counts) - median
+
+    def _expand(self, values: Array) -> list[Array]:
+        return self.law.layout.expand(values, self.law.per)
 
     def decode(self, v: Float[Array, " q"]) -> PyTree:
-        pieces, latents = self.law.split(v)
-        left = 1.0 - self.law.centred
-        leaves = []
-        for i, (piece, r) in enumerate(zip(pieces, self._log_ratios(latents), strict=True)):
-            median = self.law.scale_law.log_scale(jnp.zeros((), piece.dtype), i)
-            leaves.append(piece * jnp.exp(median + left * r))
-        return self.law.place(leaves)
+        pieces, u = self.law.split(v)
+        median, log_ratio = self._scales(u)
+        scales = self._expand(jnp.exp(median + (1.0 - self.law.centred) * log_ratio))
+        return self.law.place([a * s for a, s in zip(pieces, scales, strict=True)])
 
     def encode(self, params: PyTree) -> Float[Array, " q"]:
         return self.from_latents(self.law.encode(params))
 
     def log_correction(self, v: Float[Array, " q"]) -> Float[Array, ""]:
-        """The log prior density of `v` less that of N(0, I), up to no constant at all."""
-        pieces, latents = self.law.split(v)
+        """The log prior density of `v` less that of N(0, I)."""
+        pieces, u = self.law.split(v)
+        moved = self.law.centred * self._scales(u)[1]
         total = jnp.zeros((), v.dtype)
-        for piece, r in zip(pieces, self._log_ratios(latents), strict=True):
-            count = piece.size / max(1, int(np.prod(r.shape)))
-            moved = self.law.centred * r
-            total += 0.5 * jnp.sum(piece**2 * -jnp.expm1(-2.0 * moved)) - count * jnp.sum(moved)
+        for piece, r in zip(pieces, self._expand(moved), strict=True):
+            weights = piece.size / r.size  # that share each of these scales
+            total += 0.5 * jnp.sum(piece**2 * -jnp.expm1(-2.0 * r)) - weights * jnp.sum(r)
         return total
 
     def to_latents(self, v: Float[Array, " q"]) -> Float[Array, " q"]:
@@ -64,7 +65,7 @@ class CentredLaw(eqx.Module):
         return self._moved(z, self.law.centred)
 
     def _moved(self, latents: Array, power: float) -> Array:
-        pieces, scales = self.law.split(latents)
-        ratios = self._log_ratios(scales)
-        moved = [a * jnp.exp(power * r) for a, r in zip(pieces, ratios, strict=True)]
-        return self.law.layout.join(moved + scales)
+        pieces, u = self.law.split(latents)
+        factors = self._expand(jnp.exp(power * self._scales(u)[1]))
+        moved = [a * f for a, f in zip(pieces, factors, strict=True)]
+        return self.law.layout.join([*moved, u])

@@ -42,27 +42,37 @@ class HierarchicalLaw(LocatedLaw):
     def latent_size(self) -> int:
         return self.layout.size + self.layout.num_groups(self.per)
 
-    def split(self, z: Float[Array, " q"]) -> tuple[list[Array], list[Array]]:
-        """The latents of each leaf's weights, and those of its scales, broadcasting against it."""
-        return self.layout.split_more(z, self.layout.groups(self.per))
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many random scales each array of parameters has."""
+        return tuple(math.prod(shape) for shape in self.layout.groups(self.per))
+
+    def split(self, z: Float[Array, " q"]) -> tuple[list[Array], Array]:
+        """The latents of each leaf's weights, and those of all scales."""
+        pieces, (u,) = self.layout.split_more(z, ((self.layout.num_groups(self.per),),))
+        return pieces, u
 
     def decode(self, z: Float[Array, " q"]) -> PyTree:
-        pieces, latents = self.split(z)
-        scales = [jnp.exp(self.scale_law.log_scale(u, i)) for i, u in enumerate(latents)]
-        return self.place([a * s for a, s in zip(pieces, scales, strict=True)])
+        pieces, u = self.split(z)
+        scales = jnp.exp(self.scale_law.log_scale(u, self.counts))
+        each = self.layout.expand(scales, self.per)
+        return self.place([a * s for a, s in zip(pieces, each, strict=True)])
 
     def encode(self, params: PyTree) -> Float[Array, " q"]:
-        pieces, latents = [], []
-        groups = self.layout.groups(self.per)
-        for i, (leaf, group) in enumerate(zip(self.deviations(params), groups, strict=True)):
-            axes = tuple(j for j, k in enumerate(group) if k != leaf.shape[j])
-            count = leaf.size / max(1, math.prod(group))
-            median = self.scale_law.log_scale(jnp.zeros(group, leaf.dtype), i)
-            squares = jnp.sum(leaf**2, axis=axes, keepdims=True) + jnp.exp(2.0 * median)
-            u = self.scale_law.latent(0.5 * jnp.log(squares / (count + 1.0)), i)
-            pieces.append(leaf / jnp.exp(self.scale_law.log_scale(u, i)))
-            latents.append(u)
-        return self.layout.join(pieces + latents)
+        leaves = self.deviations(params)
+        dtype = leaves[0].dtype
+        counts = self.counts
+        median = self.scale_law.log_scale(jnp.zeros(sum(counts), dtype), counts)
+        estimates = []
+        for leaf, own in zip(leaves, self.layout.expand(median, self.per), strict=True):
+            shape = own.shape or (1,) * leaf.ndim
+            axes = tuple(j for j, k in enumerate(shape) if k != leaf.shape[j])
+            size = leaf.size / math.prod(shape)
+            squares = jnp.sum(leaf**2, axis=axes, keepdims=True) + jnp.exp(2.0 * own)
+            estimates.append(0.5 * jnp.log(squares / (size + 1.0)))
+        u = self.scale_law.latent(self.layout.join(estimates), counts)
+        scales = self.layout.expand(jnp.exp(self.scale_law.log_scale(u, counts)), self.per)
+        return self.layout.join([a / s for a, s in zip(leaves, scales, strict=True)] + [u])
 
     def sampling_form(self) -> CentredLaw | None:
         """The law in the latents that samplers move through, if these are not its own.

@@ -41,7 +41,8 @@ SQRT_2 = 2.0**0.5
 def student_t_quantile(z: Float[Array, ...], df: Any) -> Float[Array, ...]:
     """The quantile of Student's t at probability Phi(z); odd and increasing in z.
 
-    `df` is a Python number or a traced scalar, at least `SMALLEST_DF`; differentiable in both.
+    `df` is a Python float or an array that broadcasts against z, at least `SMALLEST_DF`;
+    differentiable in both.
     """
     root = df**0.5
     return root * jnp.sinh(student_t_curve(z, df) / root)
@@ -52,21 +53,21 @@ def student_t_curve(z: Float[Array, ...], df: Any) -> Float[Array, ...]:
     far out."""
     terms = _terms(_student_t_table(), 1.0 / df, 1.0 / SMALLEST_DF, z.dtype)
 
-    def inside(a: Array) -> Array:
-        return a * _clenshaw(terms, 2.0 * (a / REACH) ** 2 - 1.0)
+    def curve(a: Any) -> Any:
+        return a, 2.0 * (a / REACH) ** 2 - 1.0
 
-    return _continued(inside, z)
+    return _series(terms, curve, z)
 
 
 def log_gamma_quantile(z: Float[Array, ...], shape: Any) -> Float[Array, ...]:
     """The log of the quantile of Gamma(shape, 1) at probability Phi(z); increasing in z.
 
-    `shape` is a Python number or a traced scalar, at least `SMALLEST_SHAPE`; differentiable in
-    both. An inverse-gamma variable IG(a, b) with the same latent is `b / quantile(-z, a)`.
+    `shape` is a Python float or an array that broadcasts against z, at least `SMALLEST_SHAPE`;
+    differentiable in both. An inverse-gamma variable IG(a, b) with the same latent is `b / quantile(-z, a)`.
     """
     root = shape**-0.5
     terms = _terms(_gamma_table(), root, SMALLEST_SHAPE**-0.5, z.dtype)
-    curve = _continued(lambda a: _clenshaw(terms, a / REACH), z)
+    curve = _series(terms, lambda a: (1.0, a / REACH), z)
     log = np.log if isinstance(shape, float) else jnp.log
     return log(shape) + root * curve
 
@@ -133,13 +134,21 @@ def invert(curve: Callable[[Array], Array], y: Float[Array, ...]) -> Float[Array
     return 0.5 * (low + high)
 
 
-def _continued(curve: Callable[[Array], Array], z: Array) -> Array:
-    """`curve` inside |z| <= `REACH`, along its last slope outside."""
-    ends = jnp.asarray([-REACH, -REACH + SLOPE_STEP, REACH - SLOPE_STEP, REACH], z.dtype)
-    at = curve(ends)
+def _series(terms: Any, curve: Callable[[Any], tuple[Any, Any]], z: Array) -> Array:
+    """factor * sum_k terms[k] T_k(x) with (factor, x) = `curve(z)`; beyond |z| = `REACH`, where
+    the series is not fitted, along the slope of its end."""
+    ends = np.array([-REACH, SLOPE_STEP - REACH, REACH - SLOPE_STEP, REACH])
+    factor, x = curve(ends)
+    basis = np.polynomial.chebyshev.chebvander(x, len(terms) - 1) * np.reshape(factor, (-1, 1))
+    if isinstance(terms, np.ndarray):
+        at = basis @ terms
+    else:
+        at = _product(basis, terms)
     slope = jnp.where(z < 0, at[1] - at[0], at[3] - at[2]) / SLOPE_STEP
     inside = jnp.clip(z, -REACH, REACH)
-    return curve(inside) + slope * (z - inside)
+    factor, x = curve(inside)
+    each = terms.tolist() if isinstance(terms, np.ndarray) else list(terms)
+    return factor * _clenshaw(each, x) + slope.astype(z.dtype) * (z - inside)
 
 
 def _clenshaw(terms: Sequence[Any], x: Array) -> Array:
@@ -151,15 +160,25 @@ def _clenshaw(terms: Sequence[Any], x: Array) -> Array:
     return x * last - later + terms[0]
 
 
-def _terms(table: np.ndarray, s: Any, largest: float, dtype: Any) -> list[Any]:
-    """The terms in z at the shape `s` in (0, largest]: numbers if `s` is one, else traced."""
+def _terms(table: np.ndarray, s: Any, largest: float, dtype: Any) -> Any:
+    """The terms in z at the shape `s` in (0, largest]: (k,) in NumPy if it is a number, else
+    (k, *s)."""
     at = 2.0 * s / largest - 1.0
     if isinstance(s, float):
         terms = np.polynomial.chebyshev.chebval(at, table.T)
         # The tail of the series: its sum is what leaving it out costs.
         left = np.cumsum(np.abs(terms[::-1]))[::-1]
-        return list(terms[: max(2, int((left > NEGLIGIBLE).sum()))].tolist())
-    return list(_clenshaw(list(table.T.astype(dtype)), jnp.asarray(at, dtype)))
+        return terms[: max(2, int((left > NEGLIGIBLE).sum()))]
+    at = jnp.asarray(at, dtype)
+    powers = [jnp.ones_like(at), at]
+    while len(powers) < table.shape[1]:
+        powers.append(2.0 * at * powers[-1] - powers[-2])
+    return _product(table, jnp.stack(powers))
+
+
+def _product(matrix: np.ndarray, terms: Array) -> Array:
+    # Accelerators multiply float32 matrices in fewer bits unless told otherwise.
+    return jnp.tensordot(jnp.asarray(matrix, terms.dtype), terms, 1, precision="highest")
 
 
 def _fit(curve: Callable[[np.ndarray, np.ndarray], np.ndarray], terms: tuple[int, int]) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,6 +10,8 @@ import numpy as np
 from bayesnet._types import Array, Float
 from bayesnet.priors.weights.quantiles import SMALLEST_SHAPE, log_gamma_quantile
 
+# How many scales there are for each array of parameters.
+Counts = tuple[int, ...]
 # Latents of scales estimated from given weights stay where the prior has mass.
 FARTHEST_ESTIMATE = 4.0
 # A trained shape stays above the smallest that the quantile covers.
@@ -30,15 +30,15 @@ class LogNormalScale(eqx.Module):
         sd = np.full(len(median), np.log(spread), np.float32)
         return LogNormalScale(jnp.asarray(np.log(median), jnp.float32), jnp.asarray(sd))
 
-    def log_scale(self, u: Array, leaf: int) -> Array:
-        """log sigma at latents `u`."""
-        return (
-            self.log_median[leaf].astype(u.dtype) + jnp.exp(self.log_sd[leaf]).astype(u.dtype) * u
-        )
+    def log_scale(self, u: Float[Array, " s"], counts: Counts) -> Float[Array, " s"]:
+        """log sigma at latents `u` of all scales, `counts` of them for each array of parameters."""
+        median, log_sd = (_repeat(a, counts, u) for a in (self.log_median, self.log_sd))
+        return median + jnp.exp(log_sd) * u
 
-    def latent(self, log_scale: Array, leaf: int) -> Array:
+    def latent(self, log_scale: Float[Array, " s"], counts: Counts) -> Float[Array, " s"]:
         """The latents of given scales, clipped to |u| <= `FARTHEST_ESTIMATE`."""
-        u = (log_scale - self.log_median[leaf]) / jnp.exp(self.log_sd[leaf])
+        median, log_sd = (_repeat(a, counts, log_scale) for a in (self.log_median, self.log_sd))
+        u = (log_scale - median) / jnp.exp(log_sd)
         return jnp.clip(u, -FARTHEST_ESTIMATE, FARTHEST_ESTIMATE)
 
 
@@ -64,22 +64,32 @@ class InverseGammaScale(eqx.Module):
         rate = 2.0 * np.log(median) + middle
         return InverseGammaScale(jnp.asarray(excess), jnp.asarray(rate, jnp.float32))
 
-    def shape(self, leaf: int, dtype: Any) -> Array:
-        """The shape a of one leaf."""
-        return SMALLEST_SHAPE + MARGIN + jnp.exp(self.log_excess_shape[leaf]).astype(dtype)
+    def _parameters(self, counts: Counts, like: Array) -> tuple[Array, Array]:
+        """The shape a and log b of each scale."""
+        excess, log_rate = (
+            _repeat(a, counts, like) for a in (self.log_excess_shape, self.log_rate)
+        )
+        return SMALLEST_SHAPE + MARGIN + jnp.exp(excess), log_rate
 
-    def log_scale(self, u: Array, leaf: int) -> Array:
-        """log sigma at latents `u`."""
-        quantile = log_gamma_quantile(-u, self.shape(leaf, u.dtype))
-        return 0.5 * (self.log_rate[leaf].astype(u.dtype) - quantile)
+    def log_scale(self, u: Float[Array, " s"], counts: Counts) -> Float[Array, " s"]:
+        """log sigma at latents `u` of all scales, `counts` of them for each array of parameters."""
+        shape, log_rate = self._parameters(counts, u)
+        return 0.5 * (log_rate - log_gamma_quantile(-u, shape))
 
-    def latent(self, log_scale: Array, leaf: int) -> Array:
+    def latent(self, log_scale: Float[Array, " s"], counts: Counts) -> Float[Array, " s"]:
         """The latents of given scales, clipped to |u| <= `FARTHEST_ESTIMATE`."""
-        value = jnp.exp(self.log_rate[leaf] - 2.0 * log_scale)
-        below = jax.scipy.special.gammainc(self.shape(leaf, value.dtype), value)
+        shape, log_rate = self._parameters(counts, log_scale)
+        below = jax.scipy.special.gammainc(shape, jnp.exp(log_rate - 2.0 * log_scale))
         # Clipped on the side of probability where float32 still tells values apart.
         far = jax.scipy.special.ndtr(-FARTHEST_ESTIMATE)
         return -jax.scipy.special.ndtri(jnp.clip(below, far, 1.0 - far))
+
+
+def _repeat(values: Array, counts: Counts, like: Array) -> Array:
+    values = values.astype(like.dtype)
+    if all(count == 1 for count in counts):
+        return values
+    return jnp.repeat(values, np.asarray(counts), total_repeat_length=sum(counts))
 
 
 ScaleLaw = LogNormalScale | InverseGammaScale

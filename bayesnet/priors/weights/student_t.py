@@ -33,7 +33,7 @@ class StudentTLaw(ElementwiseLaw):
     `log_excess_df` (g,) trainable, one an array of parameters: df = 1.001 + exp(log_excess_df).
     """
 
-    log_excess_df: Float[Array, " g"] | None
+    log_excess_df: Float[Array, " leaves"] | None
     df: float | None = eqx.field(static=True)
 
     def degrees(self, leaf: int, dtype: Any) -> Any:
