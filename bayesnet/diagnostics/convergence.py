@@ -28,9 +28,10 @@ RHAT_LIMIT = 1.05
 ESS_LIMIT = 100.0
 DIVERGENT_LIMIT = 0.01
 # Samplers without a Metropolis step: how far their kinetic energy may be from its expected value
-# over all coordinates, and along the direction of the largest curvature.
+# over all coordinates, and along gradients, where noise of minibatches shows first. There 1.7 goes
+# with sds of function values that are 10 % too large, 1.3 with 5 %.
 TEMPERATURE_LIMIT = 0.1
-STIFF_LIMIT = 2.0
+GRADIENT_LIMIT = 1.75
 # Below this many draws a chain has no halves to compare.
 MIN_DRAWS = 8
 
@@ -63,7 +64,7 @@ class ConvergenceReport:
     problems: tuple[str, ...]
     # Kinetic energy over its expected value, where a sampler has no Metropolis step.
     temperature: float = float("nan")
-    stiff_temperature: float = float("nan")
+    gradient_temperature: float = float("nan")
 
     @property
     def ok(self) -> bool:
@@ -82,7 +83,7 @@ class ConvergenceReport:
             facts.append(f"acceptance {self.acceptance_rate:.2f}")
         if np.isfinite(self.temperature):
             facts.append(
-                f"temperature {self.temperature:.2f} (stiffest {self.stiff_temperature:.2f})"
+                f"temperature {self.temperature:.2f} (along gradients {self.gradient_temperature:.2f})"
             )
         facts.append(f"gradients a draw {self.gradients_per_draw:.0f}")
         lines.append(", ".join(facts))
@@ -111,7 +112,7 @@ def convergence_report(posterior: Any) -> Any:
         seconds=float(sum(posterior.seconds.values())),
         problems=_problems(rows, divergent, posterior),
         temperature=_mean(stats, "temperature"),
-        stiff_temperature=_mean(stats, "stiff_temperature"),
+        gradient_temperature=_mean(stats, "gradient_temperature"),
     )
 
 
@@ -235,14 +236,14 @@ def _problems(rows: tuple[Row, ...], divergent: float, posterior: Any) -> tuple[
 def _temperatures(stats: dict[str, np.ndarray]) -> list[str]:
     """Sampling at another temperature than 1, which R-hat cannot see."""
     found = []
-    temperature, stiff = _mean(stats, "temperature"), _mean(stats, "stiff_temperature")
+    temperature, along = _mean(stats, "temperature"), _mean(stats, "gradient_temperature")
     remedy = "raise batch_size or lower step_size"
     if abs(temperature - 1) > TEMPERATURE_LIMIT:
         found.append(f"the sampler ran at temperature {temperature:.2f} instead of 1: {remedy}")
-    elif stiff > STIFF_LIMIT:
+    elif along > GRADIENT_LIMIT:
         found.append(
-            f"the direction that the data determine best was sampled at temperature {stiff:.1f} "
-            f"instead of 1, so that its sd is {stiff**0.5:.1f} times too large: {remedy}"
+            f"the sampler ran at temperature {along:.1f} instead of 1 along gradients: what the data "
+            f"determine best is too uncertain: {remedy}"
         )
     return found
 

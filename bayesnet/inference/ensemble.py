@@ -42,7 +42,7 @@ class DeepEnsemble:
         batch_size: rows of a minibatch; None for the whole table in every step.
         start: "prior", a draw of the prior; or "network", the network's own initialisation, encoded.
         prior_weight: factor of the prior's term; 1 for MAP, 0 for maximum likelihood.
-        anchored: pull each member to a prior draw of its own instead of to 0.
+        anchored: pull each member to a prior draw of its own (default) instead of to 0.
         bootstrap: train each member on its own sample, with replacement, of the rows.
 
     Member k minimises, over the latents z (those of a learned noise level among them),
@@ -52,7 +52,10 @@ class DeepEnsemble:
     with c_ki = 1 (`bootstrap`: how often row i was drawn) and a_k = 0 (`anchored`: a_k ~ N(0, I)). Optima
     depend on coordinates: this is the maximum of the density **of the latents**, which for Gaussian
     weights is that of the weights, weight decay included; for laws with random scales it is not.
-    A linear model's members agree, at the ridge solution, unless anchored or bootstrapped.
+    With a_k = 0 it is plain MAP, whose functions are flatter than any draw of the prior, since z = 0 is
+    nothing like one; with a learned noise level it may call everything noise (40 rows of a sine,
+    MLP 1-30-1: held-out RMSE 0.91 against 0.33 anchored, the noise being 0.3). Hence the default.
+    Not anchored, a linear model's members all end at the ridge solution (unless bootstrapped).
 
     The posterior holds the members as its draws: one "chain" of `members` draws. They are
     separate optima, not draws of a law, so that R-hat and effective sample sizes do not apply, which
@@ -72,7 +75,7 @@ class DeepEnsemble:
     batch_size: int | None = None
     start: str = "prior"
     prior_weight: float = 1.0
-    anchored: bool = False
+    anchored: bool = True
     bootstrap: bool = False
 
     def __post_init__(self) -> None:

@@ -77,7 +77,7 @@ def test_full_batches_sample_bayesian_linear_regression():
     assert (high < LIMIT).all(), high
     report = post.diagnostics()
     assert report.temperature == pytest.approx(1, abs=0.03)
-    assert 0.95 < report.stiff_temperature < 1.1
+    assert 0.95 < report.gradient_temperature < 1.25
     # From the prior it came into the bulk with as many effective draws as that.
     assert min(row.ess_bulk for row in report.rows) > 1000
 
@@ -110,12 +110,12 @@ def test_the_bias_of_the_step_size_is_the_stated_one(share):
     # The kinetic energy tells of it: (1 - alpha/2) E v^2 / step^2 by the same algebra.
     expected = 1 / (1 - k / (2 * (2 - friction)))
     assert post.stats["temperature"].mean() == pytest.approx(expected.mean(), rel=0.03)
+    assert expected.min() - 0.03 < post.stats["gradient_temperature"].mean() < 1.6 * expected[-1]
     # The direction of the largest curvature was found.
     for state in post.states:
         stiff = state.tuning.stiffness
         assert abs(np.asarray(stiff.direction) @ axes[:, -1]) == pytest.approx(1, abs=0.01)
         assert float(stiff.curvature) == pytest.approx(precision[-1], rel=0.02)
-    assert post.stats["stiff_temperature"].mean() == pytest.approx(expected[-1], rel=0.05)
 
 
 def test_minibatches_sample_bayesian_linear_regression():
@@ -123,10 +123,10 @@ def test_minibatches_sample_bayesian_linear_regression():
     truth = exact(150)
     assert np.abs(oracles.z_scores(post.latents, truth.mean)).max() < LIMIT
     ratio = post.latents.var(axis=(0, 1)) / np.diag(truth.cov)
-    # Gradient noise that is correlated between coordinates is what is left: see stiff_temperature.
-    assert (ratio > 0.85).all(), ratio
-    assert (ratio < 1.3).all(), ratio
-    assert post.stats["temperature"].mean() == pytest.approx(1, abs=0.12)
+    assert (np.abs(ratio - 1) < 0.15).all(), ratio
+    # Here the noise of gradients is hardly correlated between the three coordinates.
+    for name in ("temperature", "gradient_temperature"):
+        assert post.stats[name].mean() == pytest.approx(1, abs=0.06)
 
 
 def exponential():
@@ -171,10 +171,12 @@ def test_network_predictions_agree_with_hmc(batch_size):
     x_new = np.linspace(-3, 3, 25)[:, None]
     a, b = hmc.predict(x_new), ours.predict(x_new)
     assert (np.abs(a.mean - b.mean) < 0.25 * a.epistemic_std).all()
+    assert b.aleatoric_std.mean() == pytest.approx(a.aleatoric_std.mean(), rel=0.03)
     ratio = b.epistemic_std / a.epistemic_std
-    assert np.median(ratio) == pytest.approx(1, abs=0.06)
-    assert (np.abs(ratio - 1) < 0.25).all(), ratio
-    assert b.aleatoric_std.mean() == pytest.approx(a.aleatoric_std.mean(), rel=0.04)
+    # Minibatches are allowed to raise the temperature along gradients by 0.3.
+    full = batch_size > len(x)
+    assert np.median(ratio) == pytest.approx(1.0 if full else 1.05, abs=0.05)
+    assert 0.85 < ratio.min() < ratio.max() < (1.15 if full else 1.35), ratio
 
 
 # --- minibatches ---------------------------------------------------------------------------
@@ -286,7 +288,8 @@ def test_seeds_shapes_and_statistics():
     assert first.latents.shape == (2, 60, 3)
     assert first.latents.dtype == np.float32
     assert {k: v.shape for k, v in first.stats.items()} == dict.fromkeys(
-        ("log_density", "temperature", "stiff_temperature", "divergent", "num_gradients"), (2, 60)
+        ("log_density", "temperature", "gradient_temperature", "divergent", "num_gradients"),
+        (2, 60),
     )
     assert (first.stats["num_gradients"] == 3).all()
     assert first.stats["divergent"].sum() == 0
@@ -413,10 +416,22 @@ def test_a_chain_that_gradient_noise_heats_says_so():
         warmup=500, draws=200, thin=10, batch_size=2, step_size=0.01, friction=0.01, adapt=False
     )
     post = fit(hot, n=400)
-    assert post.stats["stiff_temperature"].mean() > 2
+    assert post.stats["gradient_temperature"].mean() > 2
     found = [p for p in post.diagnostics().problems if "temperature" in p]
     assert len(found) == 1
     assert "raise batch_size" in found[0]
+
+
+def test_a_chain_that_is_hot_along_gradients_only_says_so():
+    rng = np.random.default_rng(3)
+    x = rng.uniform(-2, 2, (90, 1))
+    y = np.sin(2 * x) + 0.2 * rng.normal(size=x.shape)
+    prior = bn.NetworkPrior(bn.MLP((20,)), in_dim=1)
+    method = bn.SGHMC(warmup=2000, draws=50, thin=50, batch_size=32, step_size=0.03)
+    report = bn.fit(prior, x, y, inference=method, warn=False).diagnostics()
+    assert report.temperature == pytest.approx(1, abs=0.1)
+    assert report.gradient_temperature > 1.75
+    assert any("along gradients" in p for p in report.problems)
 
 
 @pytest.mark.parametrize(
