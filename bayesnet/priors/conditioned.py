@@ -145,7 +145,7 @@ class ConditionedProcess:
             hyper = jax.tree.map(lambda a: a[picked], hyper)
             means = _mean_values(process, hyper[1], rows, count)
         else:
-            means = mean.values(hyper[1], rows, process.out_dim)[None]
+            means = _mean_values(process, hyper[1], rows, 1)
         m = process.out_dim
         noise = jax.random.normal(key_noise, (count, num_samples // count, m, len(rows)))
         error = jax.random.normal(key_error, (count, num_samples // count, m, len(x0)))

@@ -97,7 +97,7 @@ class GaussianProcess:
 
     @staticmethod
     def fit(
-        X: ArrayLike, y: ArrayLike, kernel: str = "matern52", **options: Any
+        X: ArrayLike, y: ArrayLike, kernel: Any = "matern52", **options: Any
     ) -> GaussianProcess:
         """A process whose hyper-parameters are chosen by the data: empirical Bayes.
 
@@ -221,7 +221,7 @@ class GaussianProcess:
             return self.mean
         mean = self.mean
         if not mean.random:
-            fixed = mean.draw(key, 1)
+            fixed = jax.tree.map(lambda a: a[0], mean.draw(key, 1))
             return jnp.stack([mean.values(fixed, x, self.out_dim) for x in xs])[:, None]
         keys = jax.random.split(key, len(xs))
         return jnp.stack(

@@ -61,7 +61,7 @@ class LinearMean:
 
     Args:
         slope: a number (the same for every column), a vector (one a column), or a law such as
-            `bn.Normal(0.0, 1.0)` (a law of numbers is drawn once a column).
+            `bn.Normal(0.0, 1.0)`; for several columns a law of vectors, one component a column.
         intercept: a number or a law of numbers.
 
     In the coordinates of the process. All outputs of one draw share the line.
@@ -99,6 +99,11 @@ class LinearMean:
         if slope.ndim == 1 and slope.shape[0] not in (1, x.shape[1]):
             raise InputError(
                 f"The linear mean has {slope.shape[0]} slopes, the inputs have {x.shape[1]} columns."
+            )
+        if slope.ndim == 0 and is_law(self.slope) and x.shape[1] > 1:
+            raise InputError(
+                f"The linear mean has a law of one slope, the inputs have {x.shape[1]} columns: state one a "
+                "column, as in bn.LinearMean(bn.Normal([0.0, 0.0], 1.0))."
             )
         line = x @ jnp.broadcast_to(slope, (x.shape[1],)) + jnp.asarray(hyper["intercept"], x.dtype)
         return jnp.broadcast_to(line[:, None], (x.shape[0], out_dim))
@@ -161,7 +166,7 @@ class SumMean:
 def as_mean(mean: Any) -> Any:
     """What a process keeps as its mean: a float for a constant, else a `Mean`.
 
-    Takes a number, "linear" (slopes N(0, 1) a column), a `Mean`, or a function.
+    Takes a number, "linear" (one column, slope N(0, 1)), a `Mean`, or a function.
     Raises `InputError` for anything else.
     """
     if isinstance(mean, str):
