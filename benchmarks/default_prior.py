@@ -70,7 +70,7 @@ def main() -> None:
     warnings.simplefilter("ignore", bn.ConvergenceWarning)
     method = bn.HMC(chains=2, warmup=300, draws=200, max_steps=128)
     path = RESULTS / "default_prior.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = json.loads(path.read_text())["results"]["rows"] if path.exists() else []
     rows = [r for r in rows if r["law"] not in args.laws]
     for name, (dim, _) in FUNCTIONS.items():
         box = bn.Box([-2.0] * dim, [2.0] * dim)
