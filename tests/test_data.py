@@ -154,3 +154,42 @@ def test_tables_that_do_not_fit_together():
         check_table(x, np.zeros(3), [1.0, 0.0, 1.0])
     with pytest.raises(bn.InputError, match="features"):
         as_matrix(x, "X", columns=2)
+
+
+def test_missing_targets_and_weights_in_rows():
+    x = np.arange(5.0)[:, None]
+    y = np.array([[np.nan, 1.0], [2.0, np.nan], [3.0, 3.0], [7.0, 4.0], [0.0, 5.0]])
+    weight = np.array([1.0, 2.0, 0.0, 1.0, 1.0])
+    plain = Scaling.from_data(x, y)
+    np.testing.assert_allclose(plain.y_loc, np.nanmean(y, axis=0))
+    np.testing.assert_allclose(plain.y_scale, np.nanstd(y, axis=0))
+    scaling = Scaling.from_data(x, y, weight=weight)
+    np.testing.assert_allclose(scaling.x_loc, np.average(x[:, 0], weights=weight))
+    seen = np.array([2.0, 2.0, 7.0, 0.0])  # of the first target: twice row 1, never row 2
+    np.testing.assert_allclose(scaling.y_loc[0], seen.mean())
+    np.testing.assert_allclose(scaling.y_scale[0], seen.std())
+    data = make_data(x, y, None, scaling, weight=weight)
+    share = np.asarray(data.rows.share())
+    np.testing.assert_array_equal(share[:5, 0], [0, 2, 0, 1, 1])
+    np.testing.assert_array_equal(share[:5, 1], [1, 0, 0, 1, 1])
+    assert (share[5:] == 0).all()
+    assert np.isfinite(data.rows.y).all()
+    np.testing.assert_allclose(scaling.y_out(data.y), y, rtol=1e-5, atol=1e-6)
+
+
+def test_a_whole_table_has_no_arrays_of_weights_or_holes():
+    """So that ordinary tables run the program that they always did."""
+    x = np.arange(5.0)[:, None]
+    rows = make_data(x, x, None, Scaling.from_data(x, x)).rows
+    assert rows.weight is None
+    assert rows.observed is None
+    assert len(jax.tree.leaves(rows)) == 3
+
+
+def test_variances_of_missing_targets_are_not_read():
+    x = np.arange(3.0)[:, None]
+    y = np.array([1.0, np.nan, 2.0])
+    _, _, variance = check_table(x, y, [0.5, np.nan, 0.7], missing=True)
+    assert np.isfinite(variance).all()
+    with pytest.raises(bn.InputError, match="must be positive"):
+        check_table(x, y, [0.5, 1.0, np.nan], missing=True)

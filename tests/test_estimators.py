@@ -114,6 +114,44 @@ def test_predictions_are_those_of_the_posterior_in_units_of_y():
     assert np.array_equal(fitted.predict_distribution(x).std, prediction.std)
 
 
+@pytest.mark.parametrize("names", [np.array(["no", "yes"]), np.array([False, True])])
+def test_classes_have_probabilities_and_keep_their_type(names):
+    x, _ = table(40)
+    y = names[(x[:, 0] > 0).astype(int)]
+    fitted = small_classifier().fit(x, y)
+    assert fitted.classes_.tolist() == names.tolist()
+    assert fitted.classes_.dtype == y.dtype
+    probabilities = fitted.predict_proba(x)
+    prediction = fitted.posterior_.predict(x)
+    assert isinstance(prediction, bn.ClassPrediction)
+    assert np.array_equal(probabilities, prediction.mean)
+    assert np.array_equal(fitted.predict(x), names[probabilities.argmax(1)])
+    assert fitted.score(x, y) > 0.8
+    assert fitted.posterior_.likelihood == bn.BernoulliLikelihood(tuple(names.tolist()))
+
+
+def test_three_classes_with_label_noise_and_weights():
+    x, _ = table(40)
+    y = np.digitize(x[:, 0], [-0.5, 0.5]) * 10
+    weight = np.where(y == 20, 0.0, 1.0)
+    likelihood = bn.CategoricalLikelihood(label_noise=0.05)
+    fitted = small_classifier(likelihood=likelihood).fit(x, y, sample_weight=weight)
+    assert fitted.classes_.tolist() == [0, 10, 20]
+    assert fitted.posterior_.prior.out_dim == 3
+    # The class whose rows count for nothing keeps what the prior gives it, and no more.
+    assert (fitted.predict(x) != 20).all()
+
+
+def test_a_classifier_takes_labels_and_a_regressor_numbers():
+    x, y = table()
+    with pytest.raises(bn.InputError, match=r"use bn\.BNNClassifier"):
+        small(likelihood="categorical").fit(x, y)
+    with pytest.raises(bn.InputError, match=r"or bn\.BNNRegressor"):
+        small_classifier(likelihood="gaussian").fit(x, y > 10)
+    with pytest.raises(bn.UnsupportedError, match="no use for y_var"):
+        small(likelihood="student_t").fit(x, y, y_var=np.ones(30))
+
+
 def test_random_state_decides_the_draws():
     x, y = table()
     first, again = (small().fit(x, y).predict(x) for _ in range(2))

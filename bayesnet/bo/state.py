@@ -19,7 +19,9 @@ from bayesnet._types import ArrayLike
 from bayesnet.bo.scaling import robust_scale, winsorise
 from bayesnet.data import Scaling, as_matrix, check_table
 from bayesnet.inference import HMC, NUTS, resolve_inference
+from bayesnet.likelihoods import resolve_likelihood
 from bayesnet.surrogates import Surrogate
+from bayesnet.surrogates.checks import check_likelihood
 
 # Small chains for a loop: two of 128 draws, trajectories cut at 128 steps.
 LOOP_HMC = HMC(chains=2, warmup=300, draws=128, max_steps=128)
@@ -50,6 +52,8 @@ def loop_inference(inference: Any) -> Any:
 class LoopSettings:
     """What stays the same over a study.
 
+    Raises `UnsupportedError` for a likelihood of classes or counts.
+
     Args:
         inference: "hmc", "nuts" (small chains), or a method such as `bn.HMC(chains=4)`.
         prior, target, likelihood: as for `bn.fit`; the prior is matched at the first step.
@@ -68,6 +72,7 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inference", loop_inference(self.inference))
+        check_likelihood(resolve_likelihood(self.likelihood))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,8 @@ def to_arviz(posterior: Any) -> Any:
 
     Groups: `posterior` (function values on the probe set and noise levels, scaled units),
     `sample_stats` (with `lp`, `diverging`), `log_likelihood` (per training row, scaled
-    units: ready for `arviz.loo`), `observed_data` (y in user units).
+    units, times the weight of the row: ready for `arviz.loo`), `observed_data` (y in user units;
+    for classes the labels).
     """
     az = import_arviz()
     variables = {
@@ -36,8 +37,15 @@ def to_arviz(posterior: Any) -> Any:
         posterior=variables,
         sample_stats=stats,
         log_likelihood={"y": row_log_likelihoods(posterior)},
-        observed_data={"y": posterior.data.scaling.y_out(posterior.data.y.astype(np.float64))},
+        observed_data={"y": _observed(posterior)},
     )
+
+
+def _observed(posterior: Any) -> np.ndarray:
+    classes = getattr(posterior.likelihood, "classes", None)
+    if classes is not None:
+        return np.asarray(classes)[posterior.data.y[:, 0].astype(int)]
+    return posterior.data.scaling.y_out(posterior.data.y.astype(np.float64))
 
 
 def row_log_likelihoods(posterior: Any) -> np.ndarray:

@@ -241,6 +241,11 @@ def test_a_fitted_posterior_predicts_reports_and_is_saved(name, tmp_path):
     )
     data = post.to_arviz()
     assert data.log_likelihood["y"].shape == (1, 8, 6)
+    observed = data.observed_data["y"].values
+    if name.startswith("categorical"):
+        assert observed.tolist() == y.tolist()
+    else:
+        np.testing.assert_allclose(observed, y, rtol=1e-5, atol=1e-6)
     if name == "heteroscedastic":
         # The network's outputs in user units: means, then log noise levels.
         np.testing.assert_allclose(functions[..., :2], pred.values, rtol=1e-4)
