@@ -184,7 +184,7 @@ def _log_weights(
             jitter = JITTER * jnp.trace(matrix) / len(matrix)
             return gaussian_log_density(matrix, noise**2 + jitter, r)
 
-        return jax.lax.map(one, (hyper, missed), batch_size=64)
+        return jax.lax.map(one, (hyper, missed), batch_size=256)
 
     return float64_island(all_of)(hyper, x, missed, noise)
 

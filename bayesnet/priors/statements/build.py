@@ -48,7 +48,7 @@ def elicit(
         units: the coordinates of the prior that is returned: "scaled" (columns of X and y at mean 0, sd 1;
             what `bn.fit` and `bn.match_prior` take by default) or "data". `bn.fit` re-expresses a
             stated prior in the scaling that it uses.
-        max_tries: draws that a filter may try in one call of `sample` before it gives up.
+        max_tries: draws that a filter may try for every 128 functions asked for before it gives up.
         seed: of the check that some draws obey.
 
     Returns:

@@ -154,7 +154,7 @@ class StatedPrior:
             good = values[np.log(uniform) < log_keep]
             kept.append(good)
             found, tried = found + len(good), tried + batch
-            if tried >= self.max_tries and found < num:
+            if tried >= self.max_tries * max(1.0, num / BATCHES[0]) and found < num:
                 raise InputError(self._why(x, values, probes, found, num, tried))
         everything = np.concatenate(kept)
         return (everything if at_least else everything[:num]), tried
