@@ -2,7 +2,8 @@
 
 Peer: the sampler of Tran et al. 2022 written here in our own words from the equations of Springenberg
 et al. 2016: an nn.Module, a shuffled loader of minibatches, one backward pass a step, gradients
-clipped at norm 100, and an update in a Python loop over parameter tensors. Ours: the program that
+clipped at norm 100, and an update in a Python loop over parameter tensors; and the same with
+batches indexed from one tensor instead of the loader. Ours: the program that
 `bn.SGHMC` runs, with its minibatches drawn afresh and its statistics. Network 13-100-1 tanh, 506
 made-up rows, batch 32, noise known, one chain; steps after the burn-in, as most are. The
 first run of each side, with our compilation, is not timed.
@@ -45,8 +46,11 @@ class Layer(torch.nn.Module):
 class TorchSGHMC:
     """Scale-adapted SGHMC as a loop over parameter tensors."""
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, step_size: float, friction: float) -> None:
+    def __init__(
+        self, x: np.ndarray, y: np.ndarray, step_size: float, friction: float, indexed: bool
+    ) -> None:
         torch.manual_seed(0)
+        self.indexed = indexed
         self.net = torch.nn.Sequential(Layer(INPUTS, HIDDEN), torch.nn.Tanh(), Layer(HIDDEN, 1))
         self.step_size, self.friction, self.n = step_size, friction, len(x)
         table = torch.utils.data.TensorDataset(
@@ -59,6 +63,9 @@ class TorchSGHMC:
         }
 
     def batches(self):
+        while self.indexed:
+            chosen = torch.randint(self.n, (BATCH,))
+            yield tuple(column[chosen] for column in self.loader.dataset.tensors)
         while True:
             yield from self.loader
 
@@ -120,28 +127,38 @@ def main() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(ROWS, INPUTS))
     y = np.sin(x[:, :1]) + NOISE * rng.normal(size=(ROWS, 1))
-    peer = TorchSGHMC(x, y, step_size=0.01, friction=0.01)
-    peer.run(200, adapt=True)
+    peers = [TorchSGHMC(x, y, 0.01, 0.01, indexed) for indexed in (False, True)]
+    for peer in peers:
+        peer.run(200, adapt=True)
     peer_steps, steps = 500, CHUNK * THIN
     seconds = interleaved(
         {
-            "torch": lambda: peer.run(peer_steps),
+            "torch": lambda: peers[0].run(peer_steps),
+            "torch, indexed": lambda: peers[1].run(peer_steps),
             "bayesnet": ours(x, y, 1),
             "bayesnet, 4 chains": ours(x, y, 4),
         },
         args.repeats,
     )
-    assert all(torch.isfinite(p).all() for p in peer.net.parameters())
+    for peer in peers:
+        assert all(torch.isfinite(p).all() for p in peer.net.parameters())
     rates = {
         "torch": peer_steps / seconds["torch"],
+        "torch, indexed": peer_steps / seconds["torch, indexed"],
         "bayesnet": steps / seconds["bayesnet"],
         "bayesnet, 4 chains": 4 * steps / seconds["bayesnet, 4 chains"],
     }
     for name, rate in rates.items():
         print(f"{name:<22}{rate:10.0f} steps/s")
-    ratios = {f"{n} / torch": rates[n] / rates["torch"] for n in rates if n != "torch"}
+    peer_names = ("torch", "torch, indexed")
+    ratios = {
+        f"{n} / {peer}": rates[n] / rates[peer]
+        for n in rates
+        for peer in peer_names
+        if n not in peer_names
+    }
     for name, ratio in ratios.items():
-        print(f"{name:<28}{ratio:6.1f}")
+        print(f"{name:<38}{ratio:6.1f}")
     settings = {"rows": ROWS, "network": [INPUTS, HIDDEN, 1], "batch_size": BATCH}
     write(
         "sghmc",

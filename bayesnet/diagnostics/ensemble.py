@@ -67,7 +67,12 @@ class EnsembleReport:
 def ensemble_report(posterior: Any) -> EnsembleReport:
     """The report for a `FunctionDraws` made by `bn.DeepEnsemble`."""
     spreads = tuple(
-        Spread(name, float(np.median(sd)), float(np.max(sd)))
+        # Levels such as a noise sd come as logarithms.
+        Spread(
+            name if name.startswith("f at") else f"log {name}",
+            float(np.median(sd)),
+            float(np.max(sd)),
+        )
         for name, values in quantities(posterior).items()
         if not name.startswith("log ")
         for sd in [values.reshape(-1, values.shape[-1]).std(axis=0)]
