@@ -87,6 +87,7 @@ def test_bootstrapped_members_reach_their_own_solutions():
         np.testing.assert_allclose(z, solution(counts=count[:N]), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_minibatches_reach_the_same_optimum():
     post = fit(dataclasses.replace(EXACT, batch_size=4, steps=3000))
     np.testing.assert_allclose(post.latents[0], np.tile(solution(), (6, 1)), atol=0.03)
@@ -227,6 +228,7 @@ def test_one_program_for_all_members_steps_and_rates(monkeypatch):
     assert net.traces == one.traces
 
 
+@pytest.mark.slow
 def test_batched_members_reach_the_same_optimum(monkeypatch):
     monkeypatch.setattr(devices, "chain_layout", lambda: "vmap")
     post = fit(dataclasses.replace(EXACT, anchored=True, bootstrap=True))

@@ -347,6 +347,7 @@ def test_nothing_is_traced_twice(monkeypatch):
     assert net.traces == traced
 
 
+@pytest.mark.slow
 def test_batched_chains_sample_the_same_law(monkeypatch):
     monkeypatch.setattr(devices, "chain_layout", lambda: "vmap")
     post = fit(bn.SGHMC(warmup=2000, draws=200, thin=20, batch_size=1000))
@@ -422,6 +423,7 @@ def test_a_chain_that_gradient_noise_heats_says_so():
     assert "raise batch_size" in found[0]
 
 
+@pytest.mark.slow
 def test_a_chain_that_is_hot_along_gradients_only_says_so():
     rng = np.random.default_rng(3)
     x = rng.uniform(-2, 2, (90, 1))
@@ -461,3 +463,33 @@ def test_registry_and_support():
     assert not bn.SGHMC().supports(bn.GaussianProcess("rbf"), NOISE)
     with pytest.raises(bn.UnsupportedError, match="match_prior"):
         fit(bn.SGHMC(), prior=bn.GaussianProcess("rbf"))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [bn.SGHMC(chains=2, warmup=1500, draws=50, thin=20, batch_size=32), bn.DeepEnsemble(5, 800)],
+    ids=["sghmc", "ensemble"],
+)
+def test_classes_weights_and_minibatches(method):
+    """Another likelihood, and row weights that must follow the rows into batches."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 2))
+    labels = np.where(x[:, 0] > 0, "right", "left")
+    wrong = rng.permutation(80)[:30]
+    labels[wrong] = np.where(labels[wrong] == "left", "right", "left")
+    weight = np.ones(80)
+    weight[wrong] = 0  # mislabelled rows count for nothing
+    prior = bn.NetworkPrior(bn.MLP((8,)), in_dim=2, out_dim=2)
+    post = bn.fit(
+        prior,
+        x,
+        labels,
+        likelihood=bn.CategoricalLikelihood(),
+        inference=method,
+        sample_weight=weight,
+        warn=False,
+    )
+    probabilities = np.asarray(post.predict(x).mean)
+    clear = np.abs(x[:, 0]) > 0.3
+    np.testing.assert_array_equal(probabilities.argmax(1)[clear], (x[:, 0] > 0).astype(int)[clear])
+    assert post.diagnostics() is not None
