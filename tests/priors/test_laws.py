@@ -48,3 +48,41 @@ def test_numpyro_laws_must_stay_positive():
     for law in (dist.Normal(0.0, 1.0), dist.Uniform(-1.0, 2.0), dist.StudentT(3.0)):
         with pytest.raises(bn.InputError, match="outside the positive axis"):
             check_positive_law(law, "lengthscale")
+
+
+def test_a_normal_is_a_law_of_slopes_not_of_scales():
+    law = bn.Normal([0.5, -1.0], 0.8)
+    draws = np.asarray(law.sample(jax.random.key(0), (20_000,)), float)
+    for j, loc in enumerate((0.5, -1.0)):
+        assert stats.kstest(draws[:, j], stats.norm(loc, 0.8).cdf).pvalue > 1e-4
+    z = jnp.array([-8.0, 8.0])
+    np.testing.assert_allclose(
+        law.transport(z), np.array([0.5, -1.0]) + 0.8 * np.asarray(z), rtol=1e-6
+    )
+    for bad in ((np.nan, 1.0), (0.0, 0.0), (0.0, np.inf)):
+        with pytest.raises(bn.InputError, match="Normal"):
+            bn.Normal(*bad)
+    with pytest.raises(bn.InputError, match="outside the positive axis"):
+        bn.GaussianProcess("rbf", bn.Normal(5.0, 1.0))
+
+
+class Shifted:
+    """A law that states no support: it is told by what it draws."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def sample(self, key, sample_shape=()):
+        return jax.random.uniform(key, sample_shape) + self.by
+
+
+def test_laws_without_a_stated_support_are_tried():
+    assert bn.GaussianProcess("rbf", Shifted(0.1)).random
+    with pytest.raises(bn.InputError, match="outside the positive axis"):
+        bn.GaussianProcess("rbf", Shifted(-0.5))
+
+
+def test_laws_of_other_libraries_are_refused_in_words():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(bn.InputError, match="must have a method sample"):
+        bn.GaussianProcess("rbf", torch.distributions.Gamma(2.0, 1.0))
