@@ -59,9 +59,11 @@ def as_matrix(
     try:
         matrix = _as_numbers(array)
     except (TypeError, ValueError) as error:
+        fix = "Encode text, dates and categories as numbers first (for example one-hot)."
+        if name == "y":
+            fix = "For class labels pass likelihood=bn.CategoricalLikelihood()."
         raise InputError(
-            f"{name} must hold numbers, got {array.dtype} values such as {array.ravel()[:1]}. "
-            "Encode text, dates and categories as numbers first (for example one-hot)."
+            f"{name} must hold numbers, got {array.dtype} values such as {array.ravel()[:1]}. {fix}"
         ) from error
     if matrix.ndim == 1:
         matrix = matrix[:, None]

@@ -99,6 +99,7 @@ def test_laplace_with_a_learned_scale():
     check(fit(slope(1), Y, bn.LaplaceLikelihood(LEVEL)), law, nodes, weights, np.zeros(3))
 
 
+@pytest.mark.slow
 def test_heteroscedastic():
     def law(z, x):
         return stats.norm(z[:, :1] * x, np.exp(-0.7 + 0.6 * z[:, 1:] * x))
@@ -136,7 +137,8 @@ def test_bernoulli():
     agree(post, pred.components.probabilities[..., 1], weights @ p_yes(nodes, NEW))
 
 
-@pytest.mark.parametrize("noise", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.0, 0.2])
 def test_categorical(noise):
     """Three logits, of which the first is 0: two weights are enough for a grid."""
     labels = np.array([0, 0, 1, 1, 2, 2, 2])
