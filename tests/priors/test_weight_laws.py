@@ -424,3 +424,29 @@ def test_matching_finds_the_degrees_of_freedom():
 def test_bad_input_is_named(make, words):
     with pytest.raises(bn.InputError, match=words):
         make()
+
+
+@pytest.mark.slow
+def test_the_flow_matches_a_heavy_tailed_process_better_than_gaussian_weights():
+    """By measures that training does not see: a Student-t process, whose draws share a scale."""
+    from bayesnet.diagnostics.neutral import neutral_measures
+
+    class StudentProcess:
+        def sample(self, key, x, num):
+            first, second = jax.random.split(key)
+            f = bn.GaussianProcess("rbf").sample(first, x, num)
+            return f / jnp.sqrt(jax.random.chisquare(second, 3.0, shape=(num, 1, 1)) / 3.0)
+
+    x = np.linspace(-3, 3, 60)[:, None]
+    theirs = np.asarray(StudentProcess().sample(jax.random.key(99), x, 1000))[..., 0]
+    measured = {}
+    for name in ("gaussian", "flow"):
+        prior = bn.NetworkPrior(bn.MLP((50, 50)), name)
+        match = bn.match_prior(prior, StudentProcess(), bn.Box([-3.0], [3.0]))
+        ours = np.asarray(match.prior.sample(5, x, 1000))[..., 0]
+        measured[name] = neutral_measures(ours, theirs, 6 / 59)
+    flow, gaussian = measured["flow"], measured["gaussian"]
+    assert flow["ks_arc_length"] < 0.5 * gaussian["ks_arc_length"]
+    assert flow["ks_largest_increment"] < gaussian["ks_largest_increment"]
+    assert flow["mmd2"] < gaussian["mmd2"]
+    assert flow["auc"] < gaussian["auc"]

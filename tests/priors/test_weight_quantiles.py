@@ -64,7 +64,9 @@ def test_quantiles_with_any_shape_agree_with_scipy(name):
         check(*program(Z, jnp.float32(shape)), exact(shape), law(shape))
 
 
-@pytest.mark.parametrize(("name", "shape"), [("t", 1.0), ("t", 4.0), ("gamma", 0.5), ("gamma", 3.0)])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("t", 1.0), ("t", 4.0), ("gamma", 0.5), ("gamma", 3.0)]
+)
 def test_quantiles_with_a_known_shape_agree_with_scipy(name, shape):
     ours, exact, law = FAMILIES[name]
     check(*with_slopes(lambda z, _: ours(z, shape))(Z, 0.0), exact(shape), law(shape))

@@ -140,15 +140,12 @@ def _series(terms: Any, curve: Callable[[Any], tuple[Any, Any]], z: Array) -> Ar
     ends = np.array([-REACH, SLOPE_STEP - REACH, REACH - SLOPE_STEP, REACH])
     factor, x = curve(ends)
     basis = np.polynomial.chebyshev.chebvander(x, len(terms) - 1) * np.reshape(factor, (-1, 1))
-    if isinstance(terms, np.ndarray):
-        at = basis @ terms
-    else:
-        at = _product(basis, terms)
+    at: Any = basis @ terms if isinstance(terms, np.ndarray) else _product(basis, terms)
     slope = jnp.where(z < 0, at[1] - at[0], at[3] - at[2]) / SLOPE_STEP
     inside = jnp.clip(z, -REACH, REACH)
     factor, x = curve(inside)
     each = terms.tolist() if isinstance(terms, np.ndarray) else list(terms)
-    return factor * _clenshaw(each, x) + slope.astype(z.dtype) * (z - inside)
+    return factor * _clenshaw(each, x) + jnp.asarray(slope, z.dtype) * (z - inside)
 
 
 def _clenshaw(terms: Sequence[Any], x: Array) -> Array:
