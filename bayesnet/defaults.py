@@ -29,6 +29,7 @@ from bayesnet.priors import (
     match_prior,
 )
 from bayesnet.priors.matching.match import DISTANCES
+from bayesnet.priors.weights import Gaussian
 
 # The box on which priors are matched, in scaled coordinates (mean 0, sd 1 a column): it holds
 # 95 % of a Gaussian column and the whole of a uniform one (which ends at sqrt(3)).
@@ -71,7 +72,8 @@ def resolve_prior(
 ) -> Any:
     """The prior that `fit` conditions, from what the user gave.
 
-    `prior` None or a bare network is matched to `target`, or to `default_target`; a
+    `prior` None or a bare network is matched to `target`, or to `default_target`, by Gaussian
+    weights (with means, too, if the target is not symmetric around 0); a
     `NetworkPrior` is taken as it is, and matched if a `target` is given with it. The number of
     outputs is what `likelihood` asks for; one for each column of y if it is None.
 
@@ -82,7 +84,8 @@ def resolve_prior(
         prior = default_network()
     if not isinstance(prior, FunctionPrior):
         units = getattr(target, "units", "scaled")
-        prior = NetworkPrior(as_network(prior), in_dim=data.in_dim, out_dim=out_dim, units=units)
+        weights = "gaussian" if _is_symmetric(target) else Gaussian(loc="free")
+        prior = NetworkPrior(as_network(prior), weights, data.in_dim, out_dim, units)
         if target is None:
             target = default_target(data.in_dim, out_dim)
     # The likelihood decides on the outputs: K for K classes, two a target with a noise head.
@@ -110,6 +113,16 @@ def resolve_prior(
     else:
         inputs = Box([BOX[0]] * data.in_dim, [BOX[1]] * data.in_dim)
     return matched(prior, target, inputs, seed=seed)
+
+
+def _is_symmetric(target: Any) -> bool:
+    """Whether f and -f are equally likely under the target, as they are for weights of mean 0.
+
+    Statements (a trend, a bound, a level) and mean functions break the symmetry, and then only
+    weights whose means are matched too can follow (docs/methods/targets.md).
+    """
+    mean = getattr(target, "mean", 0.0)
+    return not hasattr(target, "with_scaling") and isinstance(mean, float) and mean == 0.0
 
 
 def matched(prior: NetworkPrior, target: Any, inputs: Any, *, seed: int = 0) -> NetworkPrior:

@@ -13,6 +13,7 @@ import bayesnet as bn
 from bayesnet import defaults
 from bayesnet.data import Scaling
 from bayesnet.priors.statements.links import Clip
+from bayesnet.priors.weights import Gaussian
 
 S = bn.statements
 RNG = np.random.default_rng(0)
@@ -239,7 +240,7 @@ def test_fit_speaks_the_units_of_its_table(monkeypatch):
     seen = {}
 
     def keep(prior, target, inputs, seed=0):
-        seen["target"] = target
+        seen["target"], seen["law"] = target, prior.law
         return prior
 
     monkeypatch.setattr(defaults, "matched", keep)
@@ -256,10 +257,25 @@ def test_fit_speaks_the_units_of_its_table(monkeypatch):
         warn=False,
     )
     target = seen["target"]
+    assert seen["law"].loc_form == "free"  # weights with means: a level breaks symmetry
     np.testing.assert_allclose(target.scaling.y_loc, y.mean())
     f = np.asarray(target.sample(0, np.array([[0.0]]), 2000), float)
     assert f.mean() * y.std() + y.mean() == pytest.approx(12.0, abs=0.4)
     assert f.std() * y.std() == pytest.approx(3.0, rel=0.1)
+
+
+@pytest.mark.slow
+def test_matched_networks_follow_statements_that_break_symmetry():
+    prior = bn.elicit(S.Varies(30.0, amplitude=8.0, around=310.0), S.Monotone(0), X=X)
+    inputs = prior.scaling.x_in(X)
+    rising = {}
+    for loc in ("fixed", "free"):
+        network = bn.NetworkPrior(bn.MLP((30, 30)), Gaussian(loc=loc), in_dim=1)
+        match = bn.match_prior(network, prior, inputs, num_functions=64)
+        f = np.asarray(match.prior.sample(0, np.sort(inputs, 0), 500))[..., 0]
+        rising[loc] = (f[:, -1] > f[:, 0]).mean()
+    assert rising["free"] > 0.9
+    assert abs(rising["fixed"] - 0.5) < 0.1  # weights of mean 0 are symmetric around 0
 
 
 def test_a_stated_prior_is_a_matching_target():
