@@ -14,6 +14,7 @@ import pytest
 import bayesnet as bn
 from bayesnet import devices
 from bayesnet.data import Scaling, make_data
+from bayesnet.inference._gradient_estimates import Moments, Stiffness, power_iteration
 from bayesnet.inference._stochastic import (
     batch_log_density,
     minibatch,
@@ -21,7 +22,6 @@ from bayesnet.inference._stochastic import (
     missing_share,
 )
 from bayesnet.inference.model import LatentModel
-from bayesnet.inference.sghmc import Moments, Stiffness, _power_iteration
 
 LIMIT = 5.0
 LINEAR = bn.NetworkPrior(bn.MLP(hidden=()), in_dim=2, units="data")
@@ -270,7 +270,7 @@ def test_power_iteration_finds_the_largest_curvature():
         return hessian @ at
 
     for t in range(200):
-        found = _power_iteration(force, z, force(z), inverse_mass, found, jnp.asarray(t))
+        found = power_iteration(force, z, force(z), inverse_mass, found, jnp.asarray(t))
     assert float(found.curvature) == pytest.approx(values[-1], rel=1e-3)
     assert abs(np.asarray(found.direction) @ vectors[:, -1]) == pytest.approx(1, abs=1e-3)
 
