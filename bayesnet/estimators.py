@@ -97,7 +97,7 @@ class BNNRegressor(RegressorMixin, _Estimator):
             is then matched to `target`; a function `(d, m) -> prior` of the numbers of inputs and
             network outputs, for pipelines in which they are not known beforehand; or None, the
             default network.
-        inference: "hmc", "nuts", or a method such as `bn.HMC(chains=4, draws=500)`.
+        inference: "hmc", "nuts", "sghmc", "ensemble", or a method such as `bn.HMC(draws=500)`.
         likelihood: `bn.GaussianLikelihood()` (noise learned) if None; any but those of classes.
         target: the process that the weights are matched to, such as `bn.GaussianProcess("rbf")`.
         random_state: an integer makes fits repeatable; None draws a new seed at every fit.
@@ -183,7 +183,7 @@ class BNNClassifier(ClassifierMixin, _Estimator):
     Args:
         prior: as for `BNNRegressor`; the network has one output for two classes (the log odds
             of the second) and K for K classes. A function `(d, outputs) -> prior` is told.
-        inference: "hmc", "nuts", or a method such as `bn.HMC(chains=4, draws=500)`.
+        inference: "hmc", "nuts", "sghmc", "ensemble", or a method such as `bn.HMC(draws=500)`.
         likelihood: `bn.BernoulliLikelihood()` for two classes and `bn.CategoricalLikelihood()`
             for more if None; or one of these, for example with `label_noise=`.
         target: the process that the weights are matched to, one for each logit.

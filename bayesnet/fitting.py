@@ -53,7 +53,7 @@ def fit(
         likelihood: a likelihood such as `bn.CategoricalLikelihood()`, or its name ("gaussian",
             "heteroscedastic", "student_t", "laplace", "bernoulli", "categorical", "poisson");
             `bn.GaussianLikelihood()` (noise learned) if None.
-        inference: "hmc", "nuts", or a method such as `bn.HMC(chains=4)`.
+        inference: "hmc", "nuts", "sghmc", "ensemble", or a method such as `bn.HMC(chains=4)`.
         y_var: known noise variance of each target (units of y, squared), n or n x m.
         sample_weight: a number a row, 0 or more, that multiplies its log likelihood: a row of
             weight 2 counts as two such rows, one of weight 0 not at all.

@@ -165,11 +165,22 @@ def test_fit_refuses_a_bad_table(tmp_path, text, words):
     assert words in refused("fit", path, "--target", "y")
 
 
+def test_fit_an_ensemble(tmp_path):
+    data = heat_table(tmp_path / "heat.csv")
+    args = ["--inference", "ensemble", "--members", "2", "--hidden", "5"]
+    code, out, err = call("fit", data, "--target", "yield", *args)
+    assert code == 0, err
+    assert "2 by DeepEnsemble" in out
+    assert "2 members of an ensemble" in out
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         (["--inference", "hcm"], "Did you mean 'hmc'"),
         (["--chains", "0"], "at least 1, got 0"),
+        (["--members", "5"], "--members does not belong to --inference hmc"),
+        (["--inference", "ensemble", "--warmup", "5"], "--warmup does not belong"),
         (["--noise-std", "-1"], "noise_std"),
         (["--kernel", "rbff"], "Did you mean 'rbf'"),
         (["--hidden", "5,x"], "--hidden takes whole numbers"),

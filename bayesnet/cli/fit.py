@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from bayesnet.cli._console import facts, plain_errors, say, show
 from bayesnet.cli._model_file import Model
 from bayesnet.cli._table import read_csv, split_columns
 
-METHODS = ("hmc", "nuts")
+METHODS = ("hmc", "nuts", "sghmc", "ensemble")
 
 
 @plain_errors
@@ -31,10 +32,17 @@ def fit(
     test_fraction: Annotated[
         float, typer.Option(help="Share of the rows to hold out and judge the model on")
     ] = 0.0,
-    inference: Annotated[str, typer.Option(help="hmc or nuts")] = "hmc",
-    chains: Annotated[int, typer.Option(help="Independent chains; 4 or more to judge")] = 4,
-    warmup: Annotated[int, typer.Option(help="Tuning steps a chain, dropped")] = 500,
-    draws: Annotated[int, typer.Option(help="Kept draws a chain")] = 500,
+    inference: Annotated[str, typer.Option(help=" or ".join(METHODS))] = "hmc",
+    chains: Annotated[
+        int | None, typer.Option(help="Independent chains; 4 or more to judge; else the method's")
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Tuning steps a chain, dropped; else the method's")
+    ] = None,
+    draws: Annotated[int | None, typer.Option(help="Kept draws a chain; else the method's")] = None,
+    members: Annotated[
+        int | None, typer.Option(help="Networks of an ensemble; else the method's")
+    ] = None,
     likelihood: laws.Likelihood = "gaussian",
     noise_std: Annotated[
         float | None, typer.Option(help="Known noise, in units of the target; else it is learned")
@@ -82,14 +90,11 @@ def fit(
 
     from bayesnet.fitting import fit as condition
 
-    method = _method(inference, chains=chains, warmup=warmup, draws=draws)
+    method = _method(inference, chains=chains, warmup=warmup, draws=draws, members=members)
     network = options.make_network(hidden, activation)
     outputs = law.num_outputs(len(targets))
     process = options.make_target(kernel, lengthscale, outputscale, len(inputs), outputs)
-    say(
-        f"{len(train)} rows, {len(inputs)} input columns. Matching the prior, then {method.chains} "
-        f"chains of {warmup} + {draws} steps ..."
-    )
+    say(f"{len(train)} rows, {len(inputs)} input columns. Matching the prior, then {method} ...")
     posterior = condition(
         network,
         x[train],
@@ -108,13 +113,18 @@ def fit(
     show(f"Saved to {out}. Next: bayesnet predict {out} new.csv")
 
 
-def _method(name: str, **settings: int) -> Any:
-    from bayesnet.inference import HMC, NUTS
+def _method(name: str, **settings: int | None) -> Any:
+    """The method of that name with the settings that were given."""
+    from bayesnet.inference import PRESETS
 
-    methods = dict(zip(METHODS, (HMC, NUTS), strict=True))
-    if name not in methods:
+    if name not in METHODS:
         raise unknown_name("inference method", name, METHODS)
-    return methods[name](**settings)
+    given = {key: value for key, value in settings.items() if value is not None}
+    known = {field.name for field in dataclasses.fields(PRESETS[name])}
+    for key in given:
+        if key not in known:
+            raise InputError(f"--{key} does not belong to --inference {name}: leave it out.")
+    return PRESETS[name](**given)
 
 
 def _split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +145,7 @@ def _summary(posterior: Any, data: Path, inputs: Any, targets: Any, train: int, 
         ("target", ", ".join(targets)),
         (
             "draws",
-            f"{posterior.num_draws} from {posterior.latents.shape[0]} chains"
+            f"{posterior.num_draws} by {type(posterior.method).__name__}"
             + (" (interrupted)" if posterior.interrupted else "")
             + f", {seconds:.0f} s",
         ),
@@ -177,10 +187,13 @@ def _regression_scores(prediction: Any, y: np.ndarray, targets: Any) -> list[tup
 
 def _judge(posterior: Any) -> None:
     report = posterior.diagnostics()
-    inner = [r for r in report.rows if "twice" not in r.name]
-    worst = max(r.rhat for r in inner)
-    least = min(r.ess_bulk for r in inner)
-    numbers = f"worst R-hat {worst:.3f}, fewest effective draws {least:.0f}"
+    if hasattr(report, "rows"):
+        inner = [r for r in report.rows if "twice" not in r.name]
+        worst = max(r.rhat for r in inner)
+        least = min(r.ess_bulk for r in inner)
+        numbers = f"worst R-hat {worst:.3f}, fewest effective draws {least:.0f}"
+    else:
+        numbers = f"{report.members} members of an ensemble"
     if report.ok:
         show(f"Convergence: nothing speaks against this run ({numbers}).")
         return

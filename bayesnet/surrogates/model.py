@@ -40,7 +40,7 @@ class Surrogate(Model):
         train_Y: n x m outcomes.
         train_Yvar: n x m known noise variances (units of train_Y, squared); learned if None.
         prior: a prior, a bare network, or None (the default network), as for `bn.fit`.
-        inference: "hmc", "nuts", or a method such as `bn.HMC(chains=4)`.
+        inference: "hmc", "nuts", "sghmc", "ensemble", or a method such as `bn.HMC(chains=4)`.
         input_transform: a BoTorch input transform; replaces the inner standardisation of X.
             Its parameters are those it has or computes from train_X (bounds); none are learned.
         outcome_transform: a BoTorch outcome transform; replaces the inner standardisation of Y.
@@ -142,7 +142,7 @@ class Surrogate(Model):
         """
         if not isinstance(posterior, FunctionDraws):
             raise UnsupportedError(
-                "A Surrogate needs a posterior of function draws (bn.fit with hmc or nuts), got "
+                "A Surrogate needs a posterior of function draws (bn.fit with hmc, nuts, sghmc or ensemble), got "
                 f"{type(posterior).__name__}."
             )
         self = cls.__new__(cls)
