@@ -120,7 +120,7 @@ def _method(name: str, **settings: int | None) -> Any:
     if name not in METHODS:
         raise unknown_name("inference method", name, METHODS)
     given = {key: value for key, value in settings.items() if value is not None}
-    known = {field.name for field in dataclasses.fields(PRESETS[name])}
+    known = {field.name for field in dataclasses.fields(PRESETS[name]())}
     for key in given:
         if key not in known:
             raise InputError(f"--{key} does not belong to --inference {name}: leave it out.")
