@@ -22,6 +22,7 @@ import numpy as np
 from _common import RESULTS, SHARED_DATA, context
 
 import bayesnet as bn
+from bayesnet.diagnostics.scores import corrected_error
 
 ARMS = ("n01", "rbf", "hierarchical", "gp_rbf")
 # The reference notebook of Tran et al. 2022 on the same Boston splits (DESIGN, measured).
@@ -119,12 +120,6 @@ def one(name: str, arm: str, x, y, test: list[int], method, seed: int) -> dict:
             "gradients_per_draw": report.gradients_per_draw,
         }
     return scores(prediction, y[test][:, None]) | extra
-
-
-def corrected_error(differences: np.ndarray, test_share: float) -> float:
-    """Nadeau & Bengio (2003): overlapping training sets make split results dependent."""
-    n = len(differences)
-    return float(np.sqrt((1 / n + test_share / (1 - test_share)) * differences.var(ddof=1)))
 
 
 def report(name: str, rows: list[dict], share: float) -> None:
