@@ -12,7 +12,7 @@ from bayesnet._errors import ConvergenceWarning, InputError
 from bayesnet.networks import MLP
 from bayesnet.priors import Box, GaussianProcess, NetworkPrior, match_prior
 from bayesnet.priors.matching import DISTANCES, Critic, Energy, Sliced
-from bayesnet.priors.matching import match as match_module
+from bayesnet.priors.matching import training as training_module
 from bayesnet.priors.matching.energy import energy_distance
 from bayesnet.priors.matching.points import as_point_law, draw_triples, first_increments
 from bayesnet.priors.matching.sliced import wasserstein
@@ -236,11 +236,11 @@ def test_a_second_match_does_not_trace_again(monkeypatch) -> None:
     first = match_prior(small_prior(), target, box, steps=12, **arguments)
     assert traces
     traces.clear()
-    compiled = match_module._train._cached._cache_size()
+    compiled = training_module.train._cached._cache_size()
     second = match_prior(small_prior(), target, box, steps=12, **arguments)
     match_prior(small_prior(), target, box, steps=61, seed=1, learning_rate=0.02, **arguments)
     assert not traces
-    assert match_module._train._cached._cache_size() == compiled
+    assert training_module.train._cached._cache_size() == compiled
     np.testing.assert_array_equal(first.prior.law.log_scale, second.prior.law.log_scale)
     assert second.compile_seconds < 0.5 * first.compile_seconds
 
@@ -314,6 +314,8 @@ class FlatTarget:
         ({"prior": GaussianProcess("rbf")}, "NetworkPrior"),
         ({"steps": 0}, "steps"),
         ({"num_functions": 1}, "num_functions"),
+        ({"patience": 0}, "patience"),
+        ({"restarts": 0}, "restarts"),
         ({"learning_rate": float("nan")}, "learning_rate"),
     ],
 )
@@ -321,7 +323,7 @@ def test_bad_input_is_refused_before_any_training(changes, message, monkeypatch)
     def never(*args, **kwargs):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(match_module, "_train", never)
+    monkeypatch.setattr(training_module, "train", never)
     arguments = {
         "prior": small_prior(),
         "target": GaussianProcess("rbf"),

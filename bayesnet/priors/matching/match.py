@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import time
 import warnings
-from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from bayesnet._errors import ConvergenceWarning, InputError, unknown_name
-from bayesnet._types import Array, Float, Key, PyTree, as_key
+from bayesnet._types import Key, as_key
 from bayesnet.priors.matching.base import Distance
 from bayesnet.priors.matching.critic import Critic
 from bayesnet.priors.matching.energy import Energy
-from bayesnet.priors.matching.points import PointLaw, as_point_law, draw_triples
+from bayesnet.priors.matching.points import as_point_law
 from bayesnet.priors.matching.result import MatchResult
 from bayesnet.priors.matching.sliced import Sliced
 from bayesnet.priors.matching.target import check_target, draw_target
+from bayesnet.priors.matching.training import (
+    HELD_OUT_FUNCTIONS,
+    HELD_OUT_SETS,
+    Run,
+    Settings,
+    draw_points,
+    held_out,
+    optimise,
+)
 from bayesnet.priors.network import NetworkPrior
 
 DISTANCES: dict[str, type[Distance]] = {"sliced": Sliced, "energy": Energy, "critic": Critic}
 
-# Steps a chunk: targets are drawn for a chunk in one program, then one program trains on them.
-CHUNK = 50
-# The shortest segment between two drawn points, as a fraction of their distance.
-SHORTEST = 0.05
-# Size of the held-out comparison: sets of points, and functions at each.
-HELD_OUT_SETS, HELD_OUT_FUNCTIONS = 4, 256
-
-_ADAM = optax.scale_by_adam()
+# The spread of the starts of all runs but the first, in the parameters of the law.
+JITTER = 0.2
 
 
 def match_prior(
@@ -46,6 +46,8 @@ def match_prior(
     num_functions: int = 128,
     num_points: int = 64,
     learning_rate: float = 0.1,
+    patience: int | None = 150,
+    restarts: int = 1,
     seed: int | Key = 0,
     progress: bool = False,
 ) -> MatchResult:
@@ -64,10 +66,15 @@ def match_prior(
         distance: "energy", "sliced", "critic", or an object such as `Energy(increments=1.0)`.
             The default came closest by measures that none of them optimises
             (docs/benchmarks.md).
-        steps: steps of the optimiser.
+        steps: steps of the optimiser, at most.
         num_functions: s, draws of each side a step.
         num_points: n, points a step (rounded to whole triples, see `points`).
         learning_rate: of Adam, at the start.
+        patience: end after so many steps in which the held-out distance has not fallen by more
+            than its own noise (it is looked at every 50 steps), the learning rate falling to
+            zero over 100 more; `steps` is then an upper bound. None takes all steps.
+        restarts: runs with different random numbers and, but for the first, a slightly moved
+            start; the one with the smallest held-out distance is returned.
         seed: an integer or a JAX key.
         progress: print a line a chunk of steps.
 
@@ -81,89 +88,79 @@ def match_prior(
             prior that was seen is returned.
     """
     rule = _check(prior, distance, steps, num_functions, num_points, learning_rate)
+    _check_ends(patience, restarts)
     law = as_point_law(inputs, prior.in_dim)
     triples = max(2, round(num_points / 3))
-    keys = iter(jax.random.split(as_key(seed), 7))
-    draw = partial(_draw_points, law, num_triples=triples)
-    xs = draw(next(keys), HELD_OUT_SETS)
-    check_target(prior, target, next(keys), xs[0])
+    keys = jax.random.split(as_key(seed), 7)
+    xs = draw_points(law, keys[0], HELD_OUT_SETS, triples)
+    check_target(prior, target, keys[1], xs[0])
 
     began = time.perf_counter()
-    held_out_target = draw_target(target, next(keys), xs, HELD_OUT_FUNCTIONS)
+    held_out_target = draw_target(target, keys[2], xs, HELD_OUT_FUNCTIONS)
     jax.block_until_ready(held_out_target)
-    held_out = partial(_held_out, key=next(keys), xs=xs, gs=held_out_target)
+
+    def far(prior: NetworkPrior) -> np.ndarray:
+        return np.asarray(held_out(prior, keys[3], xs, held_out_target), np.float64)
+
     compile_began = time.perf_counter()
-    before = float(held_out(prior))
+    before = float(far(prior).mean())
     compile_seconds = time.perf_counter() - compile_began
-
-    theta = eqx.filter(prior.law, eqx.is_inexact_array)
-    state = (theta, _ADAM.init(theta), rule.start(next(keys), 3 * triples * prior.out_dim))
-    key_draw, key_train = next(keys), next(keys)
-    best, best_distance, now, failed = prior, before, prior, False
-    history: dict[str, list[Any]] = {"step": [0], "held_out": [before], "loss": []}
-    draw_seconds = []
-    for done in range(0, steps, CHUNK):
-        count = min(CHUNK, steps - done)
-        # The generator is waited for: on CPU, LAPACK calls beside large gradients can dead-lock.
-        clock = time.perf_counter()
-        key_x, key_g = jax.random.split(jax.random.fold_in(key_draw, done))
-        points = draw(key_x, CHUNK)
-        functions = jax.block_until_ready(draw_target(target, key_g, points, num_functions))
-        draw_seconds.append(time.perf_counter() - clock)
-        train = partial(_train, rule, prior, key_train, points, functions)
-        # As arrays: a Python number would be part of the program and compile it anew.
-        rate, at, total = jnp.float32(learning_rate), jnp.int32(done), jnp.int32(steps)
-        if done == 0:
-            # No step is taken here: the call compiles, and compilation is timed apart.
-            clock = time.perf_counter()
-            jax.block_until_ready(train(state, rate, jnp.int32(0), at, total))
-            compile_seconds += time.perf_counter() - clock
-        state, losses = train(state, rate, jnp.int32(count), at, total)
-        now = eqx.tree_at(lambda p: p.law, prior, eqx.combine(state[0], prior.law))
-        far = float(held_out(now))
-        history["step"].append(done + count)
-        history["held_out"].append(far)
-        history["loss"].append(np.asarray(losses)[:count])
-        if progress:
-            print(
-                f"match_prior: step {done + count}/{steps}, held-out distance {far:.4g}", flush=True
-            )
-        failed = not (np.isfinite(far) and np.isfinite(history["loss"][-1]).all())
-        if failed:
-            break
-        if far < best_distance:
-            best, best_distance = now, far
-
-    # The first draw compiles the target's program; the others tell what a draw costs.
-    compile_seconds += max(
-        0.0, draw_seconds[0] - float(np.median(draw_seconds[1:] or draw_seconds))
-    )
-    after = history["held_out"][-1]
-    if failed or after > before + _noise(before):
-        what = "became non-finite" if failed else "ended further from the target than it began"
+    settings = Settings(steps, num_functions, triples, float(learning_rate), patience, progress)
+    runs = []
+    for attempt in range(restarts):
+        start, own = prior, tuple(keys[4:])
+        if attempt:
+            own = tuple(jax.random.fold_in(k, attempt) for k in keys[4:])
+            start = _jittered(prior, jax.random.fold_in(keys[0], attempt))
+        runs.append(optimise(start, target, law, rule, far, own, settings))
+        compile_seconds += runs[-1].compile_seconds
+    run = min(runs, key=lambda r: r.best_distance if _went_wrong(r, before) else r.after)
+    now, after, wrong = run.now, run.after, _went_wrong(run, before)
+    if wrong:
         warnings.warn(
-            f"match_prior {what} (held-out distance {before:.4g} -> {after:.4g} at step "
-            f"{history['step'][-1]}); the best prior seen is returned. Try a smaller learning_rate "
-            f"(now {learning_rate:g}).",
+            f"match_prior {wrong} (held-out distance {before:.4g} -> {after:.4g} at step "
+            f"{run.history['step'][-1]}); the best prior seen is returned. Try a smaller "
+            f"learning_rate (now {learning_rate:g}).",
             ConvergenceWarning,
             stacklevel=2,
         )
-        now, after = best, best_distance
+        now, after = (
+            (run.best, run.best_distance) if run.best_distance < before else (prior, before)
+        )
     return MatchResult(
         prior=now,
         target=target,
-        history={
-            "step": np.asarray(history["step"]),
-            "held_out": np.asarray(history["held_out"]),
-            "loss": np.concatenate(history["loss"]),
-        },
+        history=run.history,
         distance_before=before,
         distance_after=after,
         seconds=time.perf_counter() - began - compile_seconds,
         compile_seconds=compile_seconds,
         inputs=law,
         before=prior,
+        ended=wrong or ("stopped falling" if run.plateau else "took all steps"),
+        attempts=tuple(r.after for r in runs),
     )
+
+
+def _went_wrong(run: Run, before: float) -> str:
+    """What went wrong in a run, in words, or an empty string."""
+    if run.failed:
+        return "became non-finite"
+    if run.after > before + _noise(before):
+        return "ended further from the target than it began"
+    return ""
+
+
+def _jittered(prior: NetworkPrior, key: Key) -> NetworkPrior:
+    """The prior with its parameters moved by about two steps of the optimiser, each its own way."""
+    theta, rest = eqx.partition(prior.law, eqx.is_inexact_array)
+    leaves, tree = jax.tree.flatten(theta)
+    keys = jax.random.split(key, len(leaves))
+    moved = [
+        a + JITTER * jax.random.normal(k, a.shape, a.dtype)
+        for a, k in zip(leaves, keys, strict=True)
+    ]
+    return eqx.tree_at(lambda p: p.law, prior, eqx.combine(jax.tree.unflatten(tree, moved), rest))
 
 
 def _noise(before: float) -> float:
@@ -202,70 +199,10 @@ def _check(
     return distance
 
 
-@partial(jax.jit, static_argnames=("num_sets", "num_triples"))
-def _draw_points(law: PointLaw, key: Key, num_sets: int, num_triples: int) -> Array:
-    """Sets of points (sets, 3k, d)."""
-    keys = jax.random.split(key, num_sets)
-    return jax.vmap(lambda k: draw_triples(law, k, num_triples, SHORTEST))(keys)
-
-
-def _functions(prior: NetworkPrior, key: Key, x: Array, num: int) -> Float[Array, "s n m"]:
-    z = jax.random.normal(key, (num, prior.latent_size))
-    return jax.vmap(prior.apply, in_axes=(0, None))(z, x)
-
-
-@eqx.filter_jit
-def _held_out(prior: NetworkPrior, key: Key, xs: Array, gs: Array) -> Float[Array, ""]:
-    """The mean energy distance of values and increments over held-out sets of points.
-
-    The latents are the same at every call, so that a history is not blurred by their noise.
-    """
-    keys = jax.random.split(key, len(xs))
-    rule = Energy(increments=1.0)
-
-    def one(args: tuple[Key, Array, Array]) -> Array:
-        key, x, g = args
-        return rule.loss((), key, _functions(prior, key, x, g.shape[0]), g)
-
-    return jnp.mean(jax.lax.map(one, (keys, xs, gs)))
-
-
-@eqx.filter_jit
-def _train(
-    rule: Distance,
-    prior: NetworkPrior,
-    key: Key,
-    xs: Float[Array, "c n d"],
-    gs: Float[Array, "c s n m"],
-    state: PyTree,
-    learning_rate: Float[Array, ""],
-    count: Array,
-    done: Array,
-    steps: Array,
-) -> tuple[PyTree, Float[Array, " c"]]:
-    """`count` steps on the first `count` sets of points and target draws, after `done` of `steps`.
-
-    The number of steps is an argument, not a shape: any number of steps is one program.
-    """
-
-    def functions(theta: PyTree, key: Key, x: Array) -> Array:
-        law = eqx.combine(theta, prior.law)
-        return _functions(eqx.tree_at(lambda p: p.law, prior, law), key, x, gs.shape[1])
-
-    def step(i: Array, carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
-        (theta, moments, memory), losses = carry
-        key_f, key_a, key_d = jax.random.split(jax.random.fold_in(key, done + i), 3)
-        x, g = xs[i], gs[i]
-
-        def loss(theta: PyTree, memory: PyTree) -> tuple[Array, PyTree]:
-            f = functions(theta, key_f, x)
-            memory = rule.adapt(memory, key_a, jax.lax.stop_gradient(f), g)
-            return rule.loss(jax.lax.stop_gradient(memory), key_d, f, g), memory
-
-        (value, memory), slope = jax.value_and_grad(loss, has_aux=True)(theta, memory)
-        updates, moments = _ADAM.update(slope, moments)
-        rate = 0.5 * learning_rate * (1.0 + jnp.cos(jnp.pi * (done + i) / steps))
-        theta = jax.tree.map(lambda t, u: t - rate * u, theta, updates)
-        return (theta, moments, memory), losses.at[i].set(value)
-
-    return jax.lax.fori_loop(0, count, step, (state, jnp.zeros(len(xs))))
+def _check_ends(patience: Any, restarts: Any) -> None:
+    if patience is not None and (int(patience) != patience or patience < 1):
+        raise InputError(
+            f"patience must be a whole number of steps, at least 1, or None, got {patience!r}."
+        )
+    if int(restarts) != restarts or restarts < 1:
+        raise InputError(f"restarts must be a whole number of at least 1, got {restarts!r}.")

@@ -25,6 +25,9 @@ class MatchResult:
             and increments in units of the target's spread, on draws and points that training
             never saw, the same whatever distance was optimised. 0 for equal laws in the mean;
             the estimate is unbiased and can be slightly negative.
+        ended: "took all steps", "stopped falling" (the held-out distance did, see `patience`;
+            `history["step"][-1]` says where), or what went wrong.
+        attempts: the held-out distance at the end of each run (`restarts`).
         seconds: wall time without compilation; compile_seconds: tracing and compiling.
         inputs: the law of the points; before: the prior as it was given.
     """
@@ -38,6 +41,8 @@ class MatchResult:
     compile_seconds: float
     inputs: PointLaw = field(repr=False)
     before: NetworkPrior = field(repr=False)
+    ended: str = "took all steps"
+    attempts: tuple[float, ...] = ()
 
     def report(self, *, num_draws: int = 1000, num_regions: int = 6, seed: int = 0) -> MatchReport:
         """The neutral measures of the match, overall and by region; print the result.
