@@ -21,6 +21,7 @@ from bayesnet._errors import ConvergenceWarning
 from bayesnet._types import Array
 from bayesnet.inference import DeepEnsemble
 from bayesnet.inference.model import LatentModel
+from bayesnet.priors.network import draws_at_once
 
 # Points per region of the probe set.
 PROBES = 16
@@ -135,6 +136,9 @@ def quantities(posterior: Any) -> dict[str, np.ndarray]:
     log_lik, log_prior = log_densities(posterior)
     out["log likelihood"] = log_lik[..., None]
     out["log prior"] = log_prior[..., None]
+    if hasattr(posterior.prior, "hyperparameters"):
+        for name, value in posterior.prior.hyperparameters(posterior.latents).items():
+            out[name] = np.log(value)
     p = posterior.prior.latent_size
     for name, level in posterior.bound.summary(posterior.latents[..., p:]).items():
         out[name] = np.log(level)
@@ -165,7 +169,7 @@ def log_densities(posterior: Any) -> tuple[np.ndarray, np.ndarray]:
 
 @eqx.filter_jit
 def _log_likelihoods(model: LatentModel, z: Array) -> Array:
-    return jax.lax.map(model.log_likelihood, z, batch_size=32)
+    return jax.lax.map(model.log_likelihood, z, batch_size=draws_at_once(model.prior, 32))
 
 
 def _row(name: str, values: np.ndarray) -> Row:

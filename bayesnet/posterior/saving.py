@@ -34,6 +34,7 @@ VERSION = 1
 CLASSES = {
     "FunctionDraws": "bayesnet.posterior.draws",
     "NetworkPrior": "bayesnet.priors.network",
+    "RescaledPrior": "bayesnet.priors.rescaled",
     "GaussianLaw": "bayesnet.priors.weights.gaussian",
     "HierarchicalLaw": "bayesnet.priors.weights.hierarchical",
     "LogNormalScale": "bayesnet.priors.weights.scale_laws",
@@ -44,6 +45,9 @@ CLASSES = {
     "FlowLaw": "bayesnet.priors.weights.flow",
     "Coupling": "bayesnet.priors.weights.flow",
     "MLP": "bayesnet.networks.mlp",
+    "ResidualMLP": "bayesnet.networks.residual",
+    "LeNet5": "bayesnet.networks.lenet",
+    "PreResNet20": "bayesnet.networks.preresnet",
     "GaussianLikelihood": "bayesnet.likelihoods.gaussian",
     "HeteroscedasticLikelihood": "bayesnet.likelihoods.heteroscedastic",
     "StudentTLikelihood": "bayesnet.likelihoods.student_t",

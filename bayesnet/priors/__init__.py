@@ -3,9 +3,19 @@
 from bayesnet.priors.base import FunctionPrior, KernelPrior, LatentPrior
 from bayesnet.priors.gaussian_process import GaussianProcess
 from bayesnet.priors.laws import LogNormal, Normal
-from bayesnet.priors.matching import Box, MatchResult, match_prior
+from bayesnet.priors.matching import (
+    Box,
+    Grid,
+    MatchResult,
+    Mix,
+    Near,
+    RescaledMatch,
+    match_prior,
+    match_rescaled,
+)
 from bayesnet.priors.means import LinearMean
 from bayesnet.priors.network import NetworkPrior
+from bayesnet.priors.rescaled import RescaledPrior
 from bayesnet.priors.statements import StatedPrior, elicit
 from bayesnet.priors.sums import Sum
 
@@ -13,15 +23,21 @@ __all__ = [
     "Box",
     "FunctionPrior",
     "GaussianProcess",
+    "Grid",
     "KernelPrior",
     "LatentPrior",
     "LinearMean",
     "LogNormal",
     "MatchResult",
+    "Mix",
+    "Near",
     "NetworkPrior",
     "Normal",
+    "RescaledMatch",
+    "RescaledPrior",
     "StatedPrior",
     "Sum",
     "elicit",
     "match_prior",
+    "match_rescaled",
 ]

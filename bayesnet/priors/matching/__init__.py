@@ -3,10 +3,13 @@
 from bayesnet.priors.matching.base import Distance
 from bayesnet.priors.matching.critic import Critic
 from bayesnet.priors.matching.energy import Energy
+from bayesnet.priors.matching.gap import function_distance
 from bayesnet.priors.matching.match import DISTANCES, match_prior
 from bayesnet.priors.matching.points import Box
+from bayesnet.priors.matching.rescaling import RescaledMatch, match_rescaled
 from bayesnet.priors.matching.result import MatchResult
 from bayesnet.priors.matching.sliced import Sliced
+from bayesnet.priors.matching.strategies import Grid, Mix, Near, Scaled
 
 __all__ = [
     "DISTANCES",
@@ -14,7 +17,14 @@ __all__ = [
     "Critic",
     "Distance",
     "Energy",
+    "Grid",
     "MatchResult",
+    "Mix",
+    "Near",
+    "RescaledMatch",
+    "Scaled",
     "Sliced",
+    "function_distance",
     "match_prior",
+    "match_rescaled",
 ]

@@ -9,23 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._types import Array, Float, Key
-from bayesnet.priors.matching.points import BoxPoints, PointLaw, RowPoints
+from bayesnet.priors.matching.points import PointLaw
 from bayesnet.priors.matching.target import draw_target
 
 # Ends of a line in several dimensions are the farthest pair of so many drawn points.
 CANDIDATES = 8
 LINES = 20
-
-
-def bounds(law: PointLaw) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest box (low, high), (d,) each, that holds all points of the law."""
-    if isinstance(law, BoxPoints):
-        return np.asarray(law.low), np.asarray(law.high)
-    if isinstance(law, RowPoints):
-        rows = np.asarray(law.rows)
-        return rows.min(0), rows.max(0)
-    lows, highs = zip(*(bounds(part) for part in law.parts), strict=True)
-    return np.min(lows, axis=0), np.max(highs, axis=0)
 
 
 def draw_lines(
@@ -35,7 +24,7 @@ def draw_lines(
 
     In one dimension there is one line: the whole range of the inputs.
     """
-    low, high = bounds(law)
+    low, high = law.bounds()
     if len(low) == 1:
         grid = np.linspace(low, high, num_grid)[None]
     else:

@@ -62,7 +62,8 @@ def match_prior(
         target: any object with `sample(key, x (n, d), s) -> (s, n, m)`, for example
             `bn.GaussianProcess`; it need not be JAX code.
         inputs: where functions are compared, in the prior's coordinates: an array (n, d), a
-            `bn.Box(low, high)`, or a tuple of those (a mix).
+            `bn.Box(low, high)`, `bn.Grid`, `bn.Near` (around rows), or a tuple of those (a mix;
+            with weights `bn.Mix`).
         distance: "energy", "sliced", "critic", or an object such as `Energy(increments=1.0)`.
             The default came closest by measures that none of them optimises
             (docs/benchmarks.md).

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError, MissingExtraError
-from bayesnet.priors.matching.lines import LINES, bounds, draw_along, draw_lines
+from bayesnet.priors.matching.lines import LINES, draw_along, draw_lines
 from bayesnet.priors.matching.points import PointLaw
 from bayesnet.priors.matching.target import draw_target
 
@@ -153,7 +153,7 @@ def _regional_points(law: PointLaw, key, num_regions: int) -> tuple[np.ndarray, 
     centre, by the distance in units of each column's spread.
     """
     pool = np.asarray(law.draw(key, 4096))
-    low, high = bounds(law)
+    low, high = law.bounds()
     rng = np.random.default_rng(0)
     if pool.shape[1] == 1:
         edges = np.linspace(low[0], high[0], num_regions + 1)

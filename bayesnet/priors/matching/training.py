@@ -20,7 +20,7 @@ from bayesnet.priors.matching.energy import Energy
 from bayesnet.priors.matching.points import PointLaw, draw_triples
 from bayesnet.priors.matching.stopping import Plateau, cosine
 from bayesnet.priors.matching.target import draw_target
-from bayesnet.priors.network import NetworkPrior
+from bayesnet.priors.network import NetworkPrior, draws_at_once
 
 # Steps a chunk: targets are drawn for a chunk in one program, then one program trains on them.
 CHUNK = 50
@@ -143,8 +143,12 @@ def draw_points(law: PointLaw, key: Key, num_sets: int, num_triples: int) -> Arr
 
 
 def draw_functions(prior: Any, key: Key, x: Array, num: int) -> Float[Array, "s n m"]:
-    """`num` functions of a latent prior, in one batch."""
+    """`num` functions of a latent prior, in one batch unless its network prefers a loop."""
     z = jax.random.normal(key, (num, prior.latent_size))
+    if draws_at_once(prior, num) is None:
+        # What the backward pass needs is computed anew, draw by draw: maps of all draws and points
+        # together are gigabytes (PreResNet20 at 8 x 8).
+        return jax.lax.map(jax.checkpoint(lambda zi: prior.apply(zi, x)), z)
     return jax.vmap(prior.apply, in_axes=(0, None))(z, x)
 
 
