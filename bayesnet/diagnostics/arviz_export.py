@@ -12,6 +12,7 @@ import numpy as np
 from bayesnet._types import Array
 from bayesnet.diagnostics.convergence import import_arviz, log_densities, quantities
 from bayesnet.inference.model import LatentModel
+from bayesnet.priors.network import draws_at_once
 
 
 def to_arviz(posterior: Any) -> Any:
@@ -58,4 +59,4 @@ def row_log_likelihoods(posterior: Any) -> np.ndarray:
 
 @eqx.filter_jit
 def _rows(model: LatentModel, z: Array) -> Array:
-    return jax.lax.map(model.log_likelihood_rows, z, batch_size=32)
+    return jax.lax.map(model.log_likelihood_rows, z, batch_size=draws_at_once(model.prior, 32))

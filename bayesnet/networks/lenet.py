@@ -54,6 +54,11 @@ class LeNet5:
         check_parameterization(self.parameterization)
 
     @property
+    def loop_over_draws(self) -> bool:
+        """Weight draws are evaluated one after another: batches of them are slower (`conv`)."""
+        return True
+
+    @property
     def _paddings(self) -> tuple[int, int]:
         """Zeros around the image and around the pooled maps."""
         side = min(self.image_shape[:2])

@@ -72,6 +72,11 @@ class PreResNet20:
         object.__setattr__(self, "image_shape", shape)
         object.__setattr__(self, "width", check_whole("width", self.width))
 
+    @property
+    def loop_over_draws(self) -> bool:
+        """Weight draws are evaluated one after another: batches of them are slower (`conv`)."""
+        return True
+
     def layers(self, in_dim: int, out_dim: int) -> PyTree:
         """The specification of every layer, in the tree of the parameters.
 

@@ -19,6 +19,7 @@ from bayesnet.data import Data, as_matrix, bucket_size, pad_rows
 from bayesnet.likelihoods.labels import LabelLaw
 from bayesnet.posterior.classes import ClassPrediction
 from bayesnet.posterior.prediction import Prediction
+from bayesnet.priors.network import draws_at_once
 
 # Rows evaluated by one call of the compiled program; larger requests are cut into such blocks.
 BLOCK = 1024
@@ -147,4 +148,4 @@ def _blocks(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
 @eqx.filter_jit
 def evaluate(prior: Any, z: Float[Array, "s p"], x: Float[Array, "n d"]) -> Float[Array, "s n m"]:
     """`prior.apply` for every draw, a batch of draws at a time."""
-    return jax.lax.map(lambda zi: prior.apply(zi, x), z, batch_size=32)
+    return jax.lax.map(lambda zi: prior.apply(zi, x), z, batch_size=draws_at_once(prior, 32))

@@ -130,4 +130,11 @@ class NetworkPrior(eqx.Module):
 @eqx.filter_jit
 def _sample(prior: NetworkPrior, key: Key, x: Array, num_samples: int) -> Array:
     z = jax.random.normal(key, (num_samples, prior.latent_size), x.dtype)
-    return jax.lax.map(lambda zi: prior.apply(zi, x), z, batch_size=64)
+    return jax.lax.map(lambda zi: prior.apply(zi, x), z, batch_size=draws_at_once(prior, 64))
+
+
+def draws_at_once(prior: Any, usual: int) -> int | None:
+    """How many draws to evaluate in one batch: `usual`, or None (a plain loop) for networks with
+    `loop_over_draws`, whose batches are slower and large."""
+    network = getattr(getattr(prior, "base", prior), "network", None)
+    return None if getattr(network, "loop_over_draws", False) else usual
