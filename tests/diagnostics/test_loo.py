@@ -108,6 +108,8 @@ def test_what_has_no_leave_one_out_is_refused(posterior):
         loo(3)
     with pytest.raises(bn.InputError, match="refits"):
         loo(posterior, refits=-1)
+    with pytest.raises(bn.InputError, match="limit"):
+        loo(posterior, limit=0.0)
     short = dataclasses.replace(posterior, latents=posterior.latents[:, :20])
     with pytest.raises(bn.InputError, match="100 draws"):
         loo(short)
