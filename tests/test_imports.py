@@ -27,6 +27,7 @@ ROOMS = (
     "diagnostics",
     "defaults",
     "fitting",
+    "comparison",
     "surrogates",
     "bo",
     "estimators",
