@@ -158,6 +158,48 @@ def test_critic_finds_a_one_dimensional_wasserstein_distance() -> None:
     assert float(rule.loss(state, jax.random.key(3), f, g)) == pytest.approx(2.0, abs=0.35)
 
 
+def test_penalties_are_their_formulas_and_clipping_holds_every_weight() -> None:
+    """A linear critic of slope c: penalty lambda (c - 1)^2, one-sided only above 1."""
+    layers = [{"w": jnp.asarray([[0.4]]), "b": jnp.zeros(1)}]
+    f, g = jnp.asarray([[0.0], [1.0]]), jnp.asarray([[2.0], [5.0]])
+    for slope in (0.4, 2.5):
+        layers[0]["w"] = jnp.asarray([[slope]])
+        gap = 3.0 * slope  # the critic's loss is minus the gap plus the penalty
+        for constraint, expected in (
+            ("two_sided", 10.0 * (slope - 1.0) ** 2),
+            ("one_sided", 10.0 * max(slope - 1.0, 0.0) ** 2),
+            ("clip", 0.0),
+        ):
+            loss = Critic(constraint=constraint).dual_loss(layers, jax.random.key(0), f, g)
+            assert float(loss) == pytest.approx(expected - gap, rel=1e-4)
+    rule = Critic((8,), first_steps=30, learning_rate=0.1, constraint="clip", clip=0.05)
+    state = rule.start(jax.random.key(0), 1)
+    z = jax.random.normal(jax.random.key(1), (2, 64, 1, 1))
+    state = rule.adapt(state, jax.random.key(2), z[0], z[1] + 2.0)
+    weights = np.concatenate([np.ravel(a) for a in jax.tree.leaves(state[0])])
+    assert np.abs(weights).max() == pytest.approx(0.05)
+    assert float(rule.loss(state, jax.random.key(3), z[0], z[1] + 2.0)) > 0
+    with pytest.raises(InputError, match="constraint"):
+        Critic(constraint="both")
+    with pytest.raises(InputError, match="clip"):
+        Critic(clip=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("constraint", ["two_sided", "clip"])
+def test_other_constraints_match_too(constraint: str) -> None:
+    match = match_prior(
+        NetworkPrior(MLP((16,))),
+        GaussianProcess("rbf", 1.0),
+        Box(-3.0, 3.0),
+        distance=Critic((50, 50), constraint=constraint),
+        steps=150,
+        num_functions=64,
+        num_points=24,
+    )
+    assert match.distance_after < 0.7 * match.distance_before
+
+
 # --- match_prior
 
 

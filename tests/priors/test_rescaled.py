@@ -240,14 +240,14 @@ def test_an_exact_base_has_no_gap_and_another_lengthscale_has() -> None:
 
 def test_one_match_serves_several_lengthscales() -> None:
     result = bn.match_rescaled(
-        bn.NetworkPrior(bn.MLP((16,))),
+        bn.NetworkPrior(bn.MLP((8,))),
         "rbf",
         bn.Box(-1.5, 1.5),
         lengthscale=bn.LogNormal(0.0, 0.4),
         outputscale=SCALE,
         quantiles=(0.1, 0.9),
-        steps=100,
-        num_functions=64,
+        steps=50,
+        num_functions=48,
         num_points=24,
     )
     assert result.prior.latent_size == result.match.prior.latent_size + 2
