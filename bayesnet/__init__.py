@@ -61,6 +61,7 @@ _NAMES = {
     "load": "posterior.saving",
     "fit": "fitting",
     "compare_priors": "comparison",
+    "prior_data_conflict": "diagnostics.conflict",
     "BNNClassifier": "estimators",
     "BNNRegressor": "estimators",
 }
