@@ -16,6 +16,10 @@ from bayesnet.inference._path_length import FIRST_PATH_LENGTH, Jumps, probe_poin
 from bayesnet.inference._run import CHUNK
 from bayesnet.inference.model import LatentModel
 
+# Mean leapfrog steps of a trajectory, at most, in the first half of the warm-up: the step size
+# is still small for want of a mass, and full trajectories would cost more than they teach.
+EARLY_STEPS = 256
+
 
 class ChainState(NamedTuple):
     """One chain: where it is, how it moves, and what it has learned about moving."""
@@ -89,8 +93,10 @@ class HamiltonianChain:
     ) -> ChainState:
         """Move, then tune the step size and (from cold) the mass and the path length."""
         tuning = state.cold & row["path"]
-        path = jnp.where(tuning, state.jumps.candidate(t), state.path_length)
         step_size = adaptation.current_step_size(state.adapting)
+        early = jnp.minimum(state.path_length, EARLY_STEPS * step_size)
+        path = jnp.where(row["path"], state.path_length, early)
+        path = jnp.where(tuning, state.jumps.candidate(t), path)
         hmc, info = self.transition(model, state, key, step_size, path)
         adapting = adaptation.update(
             state.adapting,
