@@ -15,8 +15,10 @@ import numpy as np
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._types import ArrayLike, Key, as_key
 from bayesnet.data import Scaling, check_table
+from bayesnet.defaults import resolve_prior
+from bayesnet.diagnostics.laplace_screen import laplace_evidence
 from bayesnet.diagnostics.loo import loo, row_sum_error
-from bayesnet.fitting import fit
+from bayesnet.fitting import fit, scaled_table
 from bayesnet.inference import Inference
 from bayesnet.likelihoods import GaussianLikelihood, resolve_likelihood
 from bayesnet.likelihoods.levels import DEFAULT_NOISE
@@ -252,8 +254,20 @@ def _noise_in(scaling: Scaling, level: Any, variance: np.ndarray | None) -> Any:
     return LogNormal(loc, float(np.ravel(level.scale)[0]))
 
 
+def _laplace(name: str, prior: Any, task: Task) -> Candidate:
+    chosen = _as_prior(prior, task)
+    prior, target = chosen["prior"], chosen.get("target")
+    likelihood, data = scaled_table(
+        prior, target, task.likelihood, task.X, task.y, task.y_var, None, "error", None
+    )
+    prior = resolve_prior(prior, target, data, likelihood=likelihood)
+    result = laplace_evidence(prior, likelihood, data, restarts=task.restarts, key=task.seed)
+    return Candidate(name, result.value, float("nan"), None, result, result.problems)
+
+
 # Name -> (judge, check before any compute).
 CRITERIA: dict[str, tuple[Callable[..., Candidate], Callable[..., None]]] = {
     "loo": (_loo, _anything),
     "evidence": (_evidence, _check_process),
+    "laplace_screen": (_laplace, _anything),
 }

@@ -80,7 +80,7 @@ def fit(
         raise InputError(f"init must be an earlier posterior, got {type(init).__name__}.")
     key = as_key(seed)
     with devices.using(device):
-        likelihood, data = _table(
+        likelihood, data = scaled_table(
             prior, target, likelihood, X, y, y_var, sample_weight, missing, scaling
         )
         prior = resolve_prior(prior, target, data, likelihood=likelihood)
@@ -95,7 +95,7 @@ def fit(
     return posterior
 
 
-def _table(
+def scaled_table(
     prior: Any,
     target: Any,
     likelihood: Any,
@@ -106,6 +106,7 @@ def _table(
     missing: str,
     scaling: Scaling | None,
 ) -> tuple[Any, Data]:
+    """The likelihood that knows the targets, and the checked table in the prior's coordinates."""
     if missing not in MISSING:
         raise unknown_name("value of missing", missing, MISSING)
     if not likelihood.row_variances:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import oracles
 import pytest
@@ -9,6 +10,8 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import bayesnet as bn
+from bayesnet.fitting import scaled_table
+from bayesnet.inference.model import LatentModel
 
 NOISE = 2.0
 RNG = np.random.default_rng(11)
@@ -154,6 +157,53 @@ def test_what_cannot_be_compared_is_refused_before_any_compute():
         bn.compare_priors({"a": process}, X, Y, by="evidence", likelihood=law, y_var=Y**2 + 1)
 
 
+def test_laplace_screen_is_exact_for_linear_networks_with_known_noise():
+    net = bn.MLP(())
+    priors = {
+        "scaled": bn.NetworkPrior(net, in_dim=2),
+        "in data units": bn.NetworkPrior(net, in_dim=2, units="data"),
+    }
+    got = bn.compare_priors(priors, X, Y, likelihood=LIKELIHOOD, by="laplace_screen", restarts=2)
+    noise = NOISE**2 * np.eye(24)
+    expected = {
+        "scaled": stats.multivariate_normal(
+            np.full(24, Y.mean()), Y.var() * linear_kernel(XS, XS) + noise
+        ),
+        "in data units": stats.multivariate_normal(None, linear_kernel(X, X) + noise),
+    }
+    for name, law in expected.items():
+        assert got[name].value == pytest.approx(law.logpdf(Y), abs=1e-3)
+        assert got[name].notes == ()
+    assert "screen only" in str(got)
+
+
+def test_laplace_screen_of_a_network_with_learned_noise_against_draws_of_the_prior():
+    rng = np.random.default_rng(0)
+    x = np.linspace(-1, 1, 10)[:, None]
+    y = 2.0 * x[:, 0] + 0.5 * rng.normal(size=10)
+    prior = bn.NetworkPrior(bn.MLP((2,)), in_dim=1)
+    got = bn.compare_priors({"net": prior}, x, y, by="laplace_screen")["net"]
+    noise = bn.GaussianLikelihood()
+    _, data = scaled_table(prior, None, noise, x, y, None, None, "error", None)
+    model = LatentModel(prior, noise.bind(data.scaling, data.rows), data.rows)
+    z = rng.normal(size=(400_000, model.size)).astype(np.float32)
+    logs = np.asarray(jax.jit(jax.vmap(model.log_likelihood))(z), np.float64)
+    exact = logsumexp(logs) - np.log(len(logs)) - 10 * np.log(y.std())
+    assert np.exp(logs - logs.max()).sum() > 20  # draws of the prior that count
+    assert got.notes == ()
+    # Two units have 2! 2^2 equivalent modes, of which the screen sees one.
+    assert exact - np.log(8.0) - 1.0 < got.value < exact + 1.0
+
+
+def test_laplace_screen_refuses_what_it_cannot_do():
+    wide = bn.NetworkPrior(bn.MLP((100, 100)), in_dim=2)
+    with pytest.raises(bn.UnsupportedError, match="3000"):
+        bn.compare_priors({"wide": wide}, X, Y, by="laplace_screen")
+    small = bn.NetworkPrior(bn.MLP(()), in_dim=2)
+    with pytest.raises(bn.InputError, match="restarts"):
+        bn.compare_priors({"a": small}, X, Y, by="laplace_screen", restarts=0)
+
+
 def test_an_unknown_candidate_is_named(by_loo):
     with pytest.raises(bn.InputError, match="scaled"):
         by_loo.difference("scaled", "scalde")
@@ -162,17 +212,17 @@ def test_an_unknown_candidate_is_named(by_loo):
 @pytest.mark.slow
 def test_the_smoother_target_wins_on_smooth_data_by_both_criteria():
     rng = np.random.default_rng(0)
-    x = np.linspace(-3, 3, 40)[:, None]
-    y = np.sin(x[:, 0]) + 0.1 * rng.normal(size=40)
+    x = np.linspace(-3, 3, 25)[:, None]
+    y = np.sin(x[:, 0]) + 0.1 * rng.normal(size=25)
     targets = {
         "smooth": bn.GaussianProcess("rbf", 0.6),
         "rough": bn.GaussianProcess("matern12", 0.05),
     }
     options = {"likelihood": bn.GaussianLikelihood(0.1), "seed": 1}
     assert bn.compare_priors(targets, x, y, by="evidence", **options).best == "smooth"
-    method = bn.HMC(warmup=300, draws=300)
+    method = bn.HMC(chains=2, warmup=200, draws=200, max_steps=64)
     got = bn.compare_priors(
-        targets, x, y, network=bn.MLP((30, 30)), inference=method, refits=3, **options
+        targets, x, y, network=bn.MLP((20, 20)), inference=method, refits=3, **options
     )
     gap, error = got.difference("smooth", "rough")
     assert gap > 2 * error
