@@ -50,12 +50,6 @@ def check_pixels(image_shape: ImageShape, in_dim: int) -> None:
         )
 
 
-def _slices(x: Array, side: int, stride: int) -> list[Array]:
-    """For each place in a square window, what it sees as the window moves."""
-    h, w = (size - side + 1 for size in x.shape[1:3])
-    return [x[:, i : i + h : stride, j : j + w : stride] for i in range(side) for j in range(side)]
-
-
 def convolve(
     x: Float[Array, "n h w c"], kernel: Array, padding: int = 0, stride: int = 1
 ) -> Float[Array, "n i j o"]:
@@ -65,11 +59,15 @@ def convolve(
     # (2.6) for 64 images of 8 x 8, 5.6 (20) for 512, 5.8 (11) for 64 of 28 x 28. In a loop over
     # weight draws, where XLA takes its slow path: 0.7 (4.8), 6.3 (44), 6.2 (85); with draws
     # batched by vmap 1.8 (1.1), 18 (17), 24 (32). Loops over draws with patches are best.
+    # Shifts along columns, then rows: 2 side slices instead of side^2 compile PreResNet20's
+    # gradient in 7 s instead of 12, and LeNet-5's runs in half the time.
     side, _, c, out = kernel.shape
     if padding:
         x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    patches = jnp.concatenate(_slices(x, side, stride), axis=-1)
-    return patches @ kernel.reshape(side * side * c, out)
+    h, w = (size - side + 1 for size in x.shape[1:3])
+    x = jnp.concatenate([x[:, :, j : j + w : stride] for j in range(side)], axis=-1)
+    x = jnp.concatenate([x[:, i : i + h : stride] for i in range(side)], axis=-1)
+    return x @ kernel.reshape(side * side * c, out)
 
 
 def average_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n i j c"]:

@@ -52,7 +52,7 @@ class PreResNet20:
 
     Parameters, grouped by block: `{"stem": {"w"}, "stages": (stage of 3 blocks, ...), "head":
     {"norm", "linear"}}`, a block being `{"norm1", "conv1", "norm2", "conv2"}` and "shortcut" where
-    the shape changes. 272,186 numbers for 32 x 32 x 3 images and 10 outputs. `init` draws weights of
+    the shape changes. 272,282 numbers for 32 x 32 x 3 images and 10 outputs. `init` draws weights of
     variance 2/fan_in (rectifiers), times the square of the branch's factor, gains 1 and biases 0.
     """
 

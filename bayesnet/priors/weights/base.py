@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesnet._errors import unknown_name
+from bayesnet._errors import InputError, unknown_name
 from bayesnet._types import Array, Float, PyTree
 from bayesnet.networks.base import Network
 
 # How many weights share a scale: all of an array, those into one output unit, or none.
 GRANULARITIES = ("layer", "unit", "parameter")
+# Laws with one scale a group, and nothing else a group, may share it over arrays too.
+BLOCK = "block"
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -56,7 +58,9 @@ class Layout:
     """
 
     def __init__(self, shapes: PyTree, output_axis: int = -1) -> None:
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
         leaves, self.treedef = jax.tree.flatten(shapes)
+        self.blocks = _blocks(paths, [len(leaf.shape) for leaf in leaves])
         self.shapes: Shapes = tuple(tuple(leaf.shape) for leaf in leaves)
         self.output_axis = output_axis
         self.sizes = _sizes(self.shapes)
@@ -126,20 +130,55 @@ class Layout:
         """Numbers, one a group, as one array per leaf that broadcasts against it."""
         if per == "layer":
             return [values[i] for i in range(len(self.shapes))]
+        if per == BLOCK:
+            return [values[i] for i in self.blocks]
         shapes = self.groups(per)
         pieces = jax.lax.split(values, _sizes(shapes))
         return [a.reshape(shape) for a, shape in zip(pieces, shapes, strict=True)]
 
     def repeat(self, values: Any, per: str) -> np.ndarray:
-        """Numbers, one a leaf, as numbers one a group (g,)."""
+        """Numbers, one a leaf, as numbers one a group (g,).
+
+        Raises `InputError` for "block" if leaves that share a number have different ones.
+        """
+        if per == BLOCK:
+            return self._shared(np.asarray(values, np.float32))
         return np.repeat(np.asarray(values, np.float32), _sizes(self.groups(per)))
+
+    def _shared(self, values: np.ndarray) -> np.ndarray:
+        """Numbers, one a leaf, as one a block."""
+        shared = np.zeros(max(self.blocks) + 1, np.float32)
+        shared[list(self.blocks)] = values
+        if not np.allclose(shared[list(self.blocks)], values):
+            raise InputError(
+                'per="block" shares one scale between the arrays of a block, but those of this '
+                'network differ in their own scales (1/sqrt(fan_in)). Use parameterization="ntk", '
+                'where all are 1, or per="layer".'
+            )
+        return shared
+
+
+def _blocks(paths: list[Any], ranks: list[int]) -> tuple[int, ...]:
+    """For each leaf the number of its block, weight arrays and vectors (biases, gains) apart.
+
+    A block is an entry of the innermost tuple or list on the way to a leaf (the layer of an MLP, the
+    residual block of a ResNet), or of the outermost dictionary if there is none.
+    """
+    known: dict[Any, int] = {}
+    numbers = []
+    for path, rank in zip(paths, ranks, strict=True):
+        places = [i for i, key in enumerate(path) if isinstance(key, jax.tree_util.SequenceKey)]
+        block = path[: places[-1] + 1 if places else 1]
+        name = (jax.tree_util.keystr(tuple(block)), rank > 1)
+        numbers.append(known.setdefault(name, len(known)))
+    return tuple(numbers)
 
 
 def _sizes(shapes: Shapes) -> tuple[int, ...]:
     return tuple(int(np.prod(shape)) for shape in shapes)
 
 
-def check_granularity(per: str) -> None:
-    """Raises `InputError` unless `per` is one of `GRANULARITIES`."""
-    if per not in GRANULARITIES:
-        raise unknown_name("granularity (per=)", per, GRANULARITIES)
+def check_granularity(per: str, known: tuple[str, ...] = GRANULARITIES) -> None:
+    """Raises `InputError` unless `per` is one of `known`."""
+    if per not in known:
+        raise unknown_name("granularity (per=)", per, known)

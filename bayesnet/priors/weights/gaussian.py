@@ -35,7 +35,8 @@ class Gaussian(Recipe):
         loc: "fixed" (the network's own locations, mostly 0), "tied" (one trainable mean an
             array of parameters) or "free" (one a parameter).
         per: trainable standard deviations: one a "layer" (weights and biases apart), one an
-            output "unit" (channel), or one a "parameter".
+            output "unit" (channel), one a "parameter", or one a "block" of the network (a
+            residual block; weights and vectors apart; needs its "ntk" parameterisation).
         scale: the standard deviations before matching, as multiples of the network's own.
     """
 

@@ -13,7 +13,7 @@ import numpy as np
 from bayesnet._errors import InputError, unknown_name
 from bayesnet._types import Array, Float, PyTree
 from bayesnet.networks.base import Network
-from bayesnet.priors.weights.base import Layout, check_granularity
+from bayesnet.priors.weights.base import BLOCK, GRANULARITIES, Layout, check_granularity
 
 LOCATIONS = ("fixed", "tied", "free")
 
@@ -61,7 +61,8 @@ class ElementwiseLaw(LocatedLaw):
     """`w = loc + exp(log_scale) * q(z)`, one latent a weight, q an increasing function.
 
     Fields: `log_scale` (g,) trainable, one a group of `per` ("layer": one an array of
-    parameters; "unit": one an output unit of it; "parameter").
+    parameters; "unit": one an output unit of it; "parameter"; "block": one for the weight arrays
+    of a block of the network, and one for its vectors).
     """
 
     log_scale: Float[Array, " g"]
@@ -106,7 +107,7 @@ class Recipe:
             raise unknown_name("form of the locations (loc=)", self.loc, LOCATIONS)
         per = getattr(self, "per", None)
         if per is not None:
-            check_granularity(per)
+            check_granularity(per, (*GRANULARITIES, BLOCK))
 
     def start(self, network: Network, in_dim: int, out_dim: int) -> tuple[dict, np.ndarray]:
         """The fields of `LocatedLaw`, and the network's base scale of each leaf (g,)."""
