@@ -253,6 +253,12 @@ def test_one_match_serves_several_lengthscales() -> None:
     assert result.prior.latent_size == result.match.prior.latent_size + 2
     for gap in result.gaps:
         assert gap.distance < 0.6 * gap.unmatched
+    # The gap is that of the rescaled prior to the process itself, measured anew.
+    gap = result.gaps[0]
+    target = bn.GaussianProcess("rbf", gap.lengthscale[0], 3.0)
+    there = result.prior.at(gap.lengthscale[0], 3.0)
+    again, error = function_distance(there, target, bn.Box(-1.5, 1.5), seed=4)
+    assert again == pytest.approx(gap.distance, abs=5 * (error + gap.standard_error))
     assert result.gaps[0].lengthscale[0] == pytest.approx(np.exp(-0.4 * 1.2816), rel=1e-3)
     assert "lengthscale" in str(result)
 

@@ -235,7 +235,7 @@ def as_point_law(inputs: Any, in_dim: int) -> PointLaw:
 
     Args:
         inputs: an array (n, d) in the prior's coordinates, a `Box`, an object with
-            `point_law(in_dim)` (see `strategies`), or a tuple or list of those.
+            `point_law(in_dim)` (see `strategies`), a `PointLaw`, or a tuple or list of those.
         in_dim: d, the number of inputs of the prior.
 
     Raises:
@@ -249,6 +249,8 @@ def as_point_law(inputs: Any, in_dim: int) -> PointLaw:
         for part in inputs
     ):
         return MixedPoints.of([as_point_law(part, in_dim) for part in inputs])
+    if isinstance(inputs, PointLaw):
+        return inputs
     if hasattr(inputs, "point_law"):
         return inputs.point_law(in_dim)
     if isinstance(inputs, Box):

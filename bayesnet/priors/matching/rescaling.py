@@ -13,6 +13,7 @@ from bayesnet.priors.gaussian_process import GaussianProcess
 from bayesnet.priors.laws import LogNormal
 from bayesnet.priors.matching.gap import function_distance
 from bayesnet.priors.matching.match import match_prior
+from bayesnet.priors.matching.points import ScaledPoints, as_point_law
 from bayesnet.priors.matching.result import MatchResult
 from bayesnet.priors.matching.strategies import Scaled
 from bayesnet.priors.network import NetworkPrior
@@ -102,18 +103,24 @@ def match_rescaled(
     if isinstance(prior, NetworkPrior):
         RescaledPrior(prior, lengthscale, outputscale)  # refuses wrong shapes before the match
 
-    def process(scale: Any) -> GaussianProcess:
-        return GaussianProcess(kernel, scale, 1.0, out_dim=prior.out_dim, units=prior.units)
-
-    match = match_prior(prior, process(1.0), Scaled(inputs, lengthscale), **options)
+    scaled = Scaled(inputs, lengthscale)
+    unit = GaussianProcess(
+        kernel,
+        1.0,
+        1.0,
+        out_dim=getattr(prior, "out_dim", 1),
+        units=getattr(prior, "units", "scaled"),
+    )
+    match = match_prior(prior, unit, scaled, **options)
+    points = as_point_law(inputs, prior.in_dim)
     gaps = []
     for q in quantiles:
         value = np.exp(lengthscale.loc + np.asarray(lengthscale.scale) * NormalDist().inv_cdf(q))
         at = tuple(float(v) for v in np.broadcast_to(value, lengthscale.shape or (1,)))
-        scale = at[0] if len(at) == 1 else at
-        after, before = (
-            function_distance(RescaledPrior(p, scale), process(scale), inputs)
-            for p in (match.prior, prior)
-        )
-        gaps.append(Gap(q, at, *after, before[0]))
+        # Exactly the distance of the rescaled prior to the process with that lengthscale at x:
+        # both are functions of x / l. So one program serves all lengthscales.
+        fixed = ScaledPoints.of(points, np.log(value), np.zeros_like(value))
+        distance, error = function_distance(match.prior, unit, fixed)
+        unmatched, _ = function_distance(prior, unit, fixed)
+        gaps.append(Gap(q, at, distance, error, unmatched))
     return RescaledMatch(RescaledPrior(match.prior, lengthscale, outputscale), match, tuple(gaps))
