@@ -44,6 +44,7 @@ def test_p_values_against_chi_square_and_simulation():
     assert got["roughness"].high == pytest.approx(np.quantile(rough, 0.95), abs=0.06)
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_for_tables_of_the_prior():
     found = [
         bn.prior_data_conflict(PRIOR, X, y, LIKELIHOOD, num_draws=200, seed=i)
