@@ -89,7 +89,7 @@ class PriorDataConflict:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.draws} tables drawn from the prior; scaled coordinates",
+            f"{self.draws} tables drawn from the prior, in its coordinates",
             f"{'statistic':<26}{'observed':>10}{'5 %':>10}{'95 %':>10}{'p':>8}",
         ]
         lines += [
