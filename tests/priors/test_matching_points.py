@@ -134,6 +134,7 @@ def test_a_match_stops_where_the_distance_no_longer_falls() -> None:
     assert match.distance_after < 0.05
 
 
+@pytest.mark.slow
 def test_a_hundred_inputs_are_matched_by_the_default_numbers_of_points() -> None:
     rows = np.random.default_rng(0).normal(size=(60, 100))
     target = bn.GaussianProcess("rbf", 10.0, 4.0)

@@ -238,6 +238,7 @@ def test_an_exact_base_has_no_gap_and_another_lengthscale_has() -> None:
     assert far > 10 * error
 
 
+@pytest.mark.slow
 def test_one_match_serves_several_lengthscales() -> None:
     result = bn.match_rescaled(
         bn.NetworkPrior(bn.MLP((8,))),
