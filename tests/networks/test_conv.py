@@ -144,7 +144,8 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
 def test_both_parameterizations_are_one_law_and_one_start(name):
     x = jnp.asarray(DIGITS[:5])
     values, starts = [], []
@@ -198,7 +199,8 @@ def test_preresnet_at_8x8_has_finite_functions_and_gradients():
     assert float(jnp.mean(slope != 0)) > 0.5  # units that are off for all images have none
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
 def test_prior_functions_are_of_order_one(name):
     prior = bn.NetworkPrior(NETWORKS[name]("ntk"), in_dim=64, out_dim=10)
     values = np.asarray(prior.sample(0, DIGITS[:8], 100))
@@ -218,8 +220,8 @@ def test_matching_preresnet_by_blocks():
     net = bn.PreResNet20((8, 8), 4)
     prior = bn.NetworkPrior(net, bn.weights.Gaussian(per="block"), in_dim=64, out_dim=3)
     target = bn.GaussianProcess("rbf", lengthscale=8.0, out_dim=3)
-    match = bn.match_prior(prior, target, inputs=DIGITS, steps=20, num_functions=16, num_points=12)
-    assert match.distance_after < 0.7 * match.distance_before
+    match = bn.match_prior(prior, target, inputs=DIGITS, steps=60, num_functions=16, num_points=12)
+    assert match.distance_after < 0.8 * match.distance_before
 
 
 @pytest.mark.slow
@@ -234,7 +236,7 @@ def test_28x28(name):
     slope = jax.jit(jax.grad(lambda z: jnp.sum(prior.apply(z, jnp.asarray(rows[:4])) ** 2)))(z)
     assert np.isfinite(np.asarray(slope)).all()
     target = bn.GaussianProcess("rbf", lengthscale=28.0, out_dim=10)
-    match = bn.match_prior(prior, target, inputs=rows, steps=10, num_functions=8, num_points=9)
+    match = bn.match_prior(prior, target, inputs=rows, steps=25, num_functions=8, num_points=9)
     assert match.distance_after < 0.9 * match.distance_before
 
 
