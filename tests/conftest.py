@@ -41,7 +41,7 @@ install_import_hook([f"bayesnet.{room}" for room in CHECKED], "beartype.beartype
 
 # Every compiled program holds memory maps, of which Linux allows a process 65,530 by default;
 # XLA aborts beyond that. A long test run comes there, so programs are dropped before it does.
-MOST_MAPS = 30_000
+MOST_MAPS = 20_000
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -76,8 +76,22 @@ def test_network(kind):
     close(again.apply(params, x), out)
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("name", WEIGHT_LAWS)
+# The laws that take longest to compile: on the smallest network in the fast suite.
+LONG_LAWS = ("flow", "horseshoe", "laplace", "student_t")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(
+            name,
+            kind,
+            marks=[pytest.mark.slow] if name in LONG_LAWS and kind != "linear" else [],
+        )
+        for name in WEIGHT_LAWS
+        for kind in NETWORKS
+    ],
+)
 def test_weight_law(name, kind):
     prior = bn.NetworkPrior(NETWORKS[kind](), weights=name, in_dim=D, out_dim=M)
     law = prior.law

@@ -182,6 +182,7 @@ def test_network_predictions_agree_with_hmc(batch_size):
 # --- minibatches ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_batch_of_the_whole_table_is_the_table():
     model = linear_model(12)
     rows, beside, factor = minibatch(model.rows, jax.random.key(0), 16, also=jnp.arange(16))

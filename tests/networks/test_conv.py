@@ -207,6 +207,7 @@ def test_prior_functions_are_of_order_one(name):
     assert 0.5 < values.std() < 3.0
 
 
+@pytest.mark.slow
 def test_matching_lenet_to_a_process_a_logit():
     """An independent GP a class, with images as points: the held-out distance falls."""
     prior = bn.NetworkPrior(bn.LeNet5((8, 8)), in_dim=64, out_dim=3)

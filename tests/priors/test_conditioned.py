@@ -47,6 +47,7 @@ def test_known_values_are_met():
         np.testing.assert_array_equal(other.sample(0, X, 2), given.sample(0, X, 2))
 
 
+@pytest.mark.slow
 def test_random_hyper_parameters_follow_the_known_values():
     # f(0) | f(0.2) = 2.5 +- 0.5 when the variance is random: by quadrature over its logarithm.
     process = bn.GaussianProcess("rbf", 0.7, bn.LogNormal(0.0, 1.0))

@@ -302,6 +302,7 @@ def test_a_target_that_knows_only_numpy() -> None:
     assert float(match.prior.law.log_scale[0]) < -1.0
 
 
+@pytest.mark.slow
 def test_several_outputs_and_inputs() -> None:
     rows = np.random.default_rng(0).normal(size=(40, 3))
     target = GaussianProcess("matern52", 2.0, outputscale=4.0, out_dim=2)

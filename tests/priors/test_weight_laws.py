@@ -347,13 +347,13 @@ SLOW = (
     "gaussian parameter, free",
     "horseshoe unit, slab",
     "laplace",
-    "hierarchical",
+    "flow",
 )
 
 
 @pytest.mark.parametrize(
     "name",
-    ["flow"] + [pytest.param(n, marks=pytest.mark.slow) for n in SLOW],
+    ["hierarchical"] + [pytest.param(n, marks=pytest.mark.slow) for n in SLOW],
 )
 def test_matching_tunes_every_law(name):
     prior = bn.NetworkPrior(bn.MLP((8,)), RECIPES[name], in_dim=1)
@@ -364,6 +364,7 @@ def test_matching_tunes_every_law(name):
         assert not np.array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_matching_keeps_given_means():
     recipe = W.Gaussian.from_params(PARAMS)
     prior = bn.NetworkPrior(bn.MLP(()), recipe, in_dim=2, out_dim=3)

@@ -49,12 +49,7 @@ CASES = {
 
 @pytest.mark.parametrize(
     "name",
-    [
-        n
-        if n in ("student_t", "inverse gamma, centred")
-        else pytest.param(n, marks=pytest.mark.slow)
-        for n in CASES
-    ],
+    [n if n == "student_t" else pytest.param(n, marks=pytest.mark.slow) for n in CASES],
 )
 def test_the_posterior_of_one_weight_is_that_of_quadrature(name):
     recipe, log_prior = CASES[name]
@@ -126,7 +121,7 @@ def exact_posterior(x, y):
     return Quadrature.of(rows[:, 0], rows[:, 1:]).expect(rows[:, 1:])
 
 
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("centred", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("n", [20, pytest.param(5000, marks=pytest.mark.slow)])
 def test_centred_and_not_they_sample_the_exact_posterior(n, centred):
     x, y = table(n)
