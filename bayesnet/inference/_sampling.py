@@ -34,6 +34,15 @@ def check_counts(method: Any, may_be_zero: tuple[str, ...] = ()) -> None:
             )
 
 
+def check_init(init: Any, size: int) -> None:
+    """Raise `UnsupportedError` unless `init` is a posterior of draws with `size` latents."""
+    if not isinstance(init, FunctionDraws) or init.latents.shape[-1] != size:
+        raise UnsupportedError(
+            "init must be a posterior of function draws under a prior with the same network and "
+            f"likelihood ({size} latents)."
+        )
+
+
 @dataclass(frozen=True)
 class MarkovChainMonteCarlo:
     """Settings common to all of them; see `HMC` and `SGHMC`."""
@@ -107,11 +116,7 @@ class MarkovChainMonteCarlo:
     ) -> tuple[Any, list[Any] | None]:
         if init is None:
             return None, None
-        if not isinstance(init, FunctionDraws) or init.latents.shape[-1] != model.size:
-            raise UnsupportedError(
-                "init must be a posterior of function draws under a prior with the same network and "
-                f"likelihood ({model.size} latents)."
-            )
+        check_init(init, model.size)
         if init.states and type(init.method) is type(self):
             return jnp.zeros((self.chains, model.size)), list(init.states)
         flat = init.latents.reshape(-1, model.size)

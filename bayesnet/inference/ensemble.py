@@ -18,7 +18,7 @@ from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._types import Array, Float, Key
 from bayesnet.data import Data, Rows
 from bayesnet.inference._run import Progress, run_chains
-from bayesnet.inference._sampling import check_counts
+from bayesnet.inference._sampling import check_counts, check_init
 from bayesnet.inference._stochastic import minibatch, require_between
 from bayesnet.inference.base import require_latent_prior
 from bayesnet.inference.model import LatentModel
@@ -154,11 +154,7 @@ class DeepEnsemble:
         p, k = model.prior.latent_size, model.likelihood.latent_size
         dtype = model.rows.y.dtype
         if init is not None:
-            if not isinstance(init, FunctionDraws) or init.latents.shape[-1] != p + k:
-                raise UnsupportedError(
-                    "init must be a posterior of function draws under a prior with the same network "
-                    f"and likelihood ({p + k} latents)."
-                )
+            check_init(init, p + k)
             if init.states and isinstance(init.method, DeepEnsemble):
                 return jnp.zeros((self.members, p + k), dtype), list(init.states)
             flat = init.latents.reshape(-1, p + k)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -44,6 +45,27 @@ class Conditional(Protocol):
     def affine(self, loc: np.ndarray, scale: np.ndarray) -> Any:
         """The law of `loc + scale * y`."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class LocationScale:
+    """What conditionals `loc + scale * standard` share: loc (s, n, m), the others broadcastable."""
+
+    loc: np.ndarray
+    scale: np.ndarray
+    discrete: ClassVar[bool] = False
+
+    def affine(self, loc: np.ndarray, scale: np.ndarray) -> Any:
+        """The law of `loc + scale * y`."""
+        return replace(self, loc=self.loc * scale + loc, scale=self.scale * scale)
+
+    @property
+    def location(self) -> np.ndarray:
+        return self.loc
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.loc
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from scipy.special import ndtr, ndtri
 
 from bayesnet._types import Array, Float
 from bayesnet.data import Rows, Scaling
-from bayesnet.likelihoods.base import LikelihoodDefaults, sum_outputs
+from bayesnet.likelihoods.base import LikelihoodDefaults, LocationScale, sum_outputs
 from bayesnet.likelihoods.levels import DEFAULT_NOISE, check_level, mean_row_variance
 from bayesnet.priors.laws import LogNormal
 
@@ -111,24 +111,8 @@ class BoundGaussian(eqx.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Normal:
+class Normal(LocationScale):
     """`N(loc, scale^2)` for each draw, point and output: loc (s, n, m), scale broadcastable."""
-
-    loc: np.ndarray
-    scale: np.ndarray
-    discrete: ClassVar[bool] = False
-
-    def affine(self, loc: np.ndarray, scale: np.ndarray) -> Normal:
-        """The law of `loc + scale * y`."""
-        return Normal(self.loc * scale + loc, self.scale * scale)
-
-    @property
-    def location(self) -> np.ndarray:
-        return self.loc
-
-    @property
-    def mean(self) -> np.ndarray:
-        return self.loc
 
     @property
     def variance(self) -> np.ndarray:

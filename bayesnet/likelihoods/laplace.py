@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 
 from bayesnet._types import Array, Float
 from bayesnet.data import Rows, Scaling
-from bayesnet.likelihoods.base import LikelihoodDefaults, refuse_y_var, sum_outputs
+from bayesnet.likelihoods.base import LikelihoodDefaults, LocationScale, refuse_y_var, sum_outputs
 from bayesnet.likelihoods.levels import Level, bind_level, check_level
 
 _LOG_2 = float(np.log(2.0))
@@ -64,24 +64,8 @@ class BoundLaplace(eqx.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class LaplaceLaw:
+class LaplaceLaw(LocationScale):
     """Laplace laws for each draw, point and output: loc (s, n, m), scale broadcastable."""
-
-    loc: np.ndarray
-    scale: np.ndarray
-    discrete: ClassVar[bool] = False
-
-    def affine(self, loc: np.ndarray, scale: np.ndarray) -> LaplaceLaw:
-        """The law of `loc + scale * y`."""
-        return LaplaceLaw(self.loc * scale + loc, self.scale * scale)
-
-    @property
-    def location(self) -> np.ndarray:
-        return self.loc
-
-    @property
-    def mean(self) -> np.ndarray:
-        return self.loc
 
     @property
     def variance(self) -> np.ndarray:

@@ -6,7 +6,7 @@ Lange, Little & Taylor 1989 ("Robust statistical modeling using the t distributi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from scipy.special import stdtr, stdtrit
 
 from bayesnet._types import Array, Float
 from bayesnet.data import Rows, Scaling
-from bayesnet.likelihoods.base import LikelihoodDefaults, refuse_y_var, sum_outputs
+from bayesnet.likelihoods.base import LikelihoodDefaults, LocationScale, refuse_y_var, sum_outputs
 from bayesnet.likelihoods.levels import Level, bind_level, check_level, unscaled_level
 from bayesnet.priors.laws import LogNormal
 
@@ -112,21 +112,10 @@ def _log_constant(df: Array) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class StudentTLaw:
+class StudentTLaw(LocationScale):
     """Student-t laws for each draw, point and output: loc (s, n, m), the others broadcastable."""
 
-    loc: np.ndarray
-    scale: np.ndarray
     df: np.ndarray
-    discrete: ClassVar[bool] = False
-
-    def affine(self, loc: np.ndarray, scale: np.ndarray) -> StudentTLaw:
-        """The law of `loc + scale * y`."""
-        return StudentTLaw(self.loc * scale + loc, self.scale * scale, self.df)
-
-    @property
-    def location(self) -> np.ndarray:
-        return self.loc
 
     @property
     def mean(self) -> np.ndarray:

@@ -147,3 +147,24 @@ def weights_of(params: PyTree, spec: Layer, parameterization: str) -> tuple[Arra
     if not spec.bias:
         return w, 0.0
     return w, params["b"] * spec.branch if ntk and spec.branch != 1.0 else params["b"]
+
+
+class Layered:
+    """What a network that states its products as `layers` need not say again."""
+
+    activation: str
+    parameterization: str
+
+    def layers(self, in_dim: int, out_dim: int) -> PyTree:
+        """The specification of every layer."""
+        raise NotImplementedError
+
+    def param_shapes(self, in_dim: int, out_dim: int) -> PyTree:
+        return shapes_of(self.layers(in_dim, out_dim))
+
+    def base_law(self, in_dim: int, out_dim: int) -> tuple[PyTree, PyTree]:
+        return base_law_of(self.layers(in_dim, out_dim), self.parameterization)
+
+    def init(self, key: Key, in_dim: int, out_dim: int) -> PyTree:
+        specs = self.layers(in_dim, out_dim)
+        return start_of(specs, key, self.activation, self.parameterization)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bayesnet._types import Array, Float, Key, PyTree
+from bayesnet._types import Array, Float, PyTree
 from bayesnet.networks.activations import resolve_activation
 from bayesnet.networks.conv import average_pool, check_image_shape, check_pixels, convolve
 from bayesnet.networks.layers import (
     Layer,
-    base_law_of,
+    Layered,
     check_parameterization,
-    shapes_of,
-    start_of,
     weights_of,
 )
 
@@ -20,7 +18,7 @@ SMALLEST = 4
 
 
 @dataclass(frozen=True)
-class LeNet5:
+class LeNet5(Layered):
     """LeNet-5 (LeCun et al. 1998) with all connections: 6 and 16 maps of 5 x 5 kernels, each
     followed by the activation and means over 2 x 2 pixels, then 120, 84 and m units.
 
@@ -79,16 +77,6 @@ class LeNet5:
             Layer((120, 84)),
             Layer((84, out_dim), linear=True),
         )
-
-    def param_shapes(self, in_dim: int, out_dim: int) -> PyTree:
-        return shapes_of(self.layers(in_dim, out_dim))
-
-    def base_law(self, in_dim: int, out_dim: int) -> tuple[PyTree, PyTree]:
-        return base_law_of(self.layers(in_dim, out_dim), self.parameterization)
-
-    def init(self, key: Key, in_dim: int, out_dim: int) -> PyTree:
-        specs = self.layers(in_dim, out_dim)
-        return start_of(specs, key, self.activation, self.parameterization)
 
     def apply(self, params: PyTree, x: Float[Array, "n d"]) -> Float[Array, "n m"]:
         act = resolve_activation(self.activation)

@@ -6,17 +6,15 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from bayesnet._types import Array, Float, Key, PyTree
+from bayesnet._types import Array, Float, PyTree
 from bayesnet.networks.activations import resolve_activation
 from bayesnet.networks.conv import check_image_shape, check_pixels, convolve
 from bayesnet.networks.layers import (
     Layer,
+    Layered,
     Norm,
-    base_law_of,
     check_parameterization,
     check_whole,
-    shapes_of,
-    start_of,
     weights_of,
 )
 from bayesnet.networks.normalization import resolve_normalization
@@ -26,7 +24,7 @@ BRANCH = (STAGES * BLOCKS) ** -0.5
 
 
 @dataclass(frozen=True)
-class PreResNet20:
+class PreResNet20(Layered):
     """The pre-activation residual network with 20 layers for small images (He et al. 2016b).
 
     A 3 x 3 convolution to `width` maps; three stages of three blocks at `width`, `2 width`,
@@ -106,16 +104,6 @@ class PreResNet20:
             "stages": tuple(stages),
             "head": {"norm": Norm(before), "linear": Layer((before, out_dim), linear=True)},
         }
-
-    def param_shapes(self, in_dim: int, out_dim: int) -> PyTree:
-        return shapes_of(self.layers(in_dim, out_dim))
-
-    def base_law(self, in_dim: int, out_dim: int) -> tuple[PyTree, PyTree]:
-        return base_law_of(self.layers(in_dim, out_dim), self.parameterization)
-
-    def init(self, key: Key, in_dim: int, out_dim: int) -> PyTree:
-        specs = self.layers(in_dim, out_dim)
-        return start_of(specs, key, self.activation, self.parameterization)
 
     def apply(self, params: PyTree, x: Float[Array, "n d"]) -> Float[Array, "n m"]:
         act = resolve_activation(self.activation)

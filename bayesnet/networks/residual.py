@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bayesnet._types import Array, Float, Key, PyTree
+from bayesnet._types import Array, Float, PyTree
 from bayesnet.networks.activations import resolve_activation
 from bayesnet.networks.layers import (
     Layer,
-    base_law_of,
+    Layered,
     check_parameterization,
     check_whole,
-    shapes_of,
-    start_of,
     weights_of,
 )
 
 
 @dataclass(frozen=True)
-class ResidualMLP:
+class ResidualMLP(Layered):
     """`h_0 = W x + b`, `h_l = h_{l-1} + L^{-1/2} f_l(h_{l-1})` for `depth` L blocks, and outputs
     linear in `act(h_L)`.
 
@@ -65,16 +63,6 @@ class ResidualMLP:
             "blocks": (block,) * self.depth,
             "last": Layer((self.width, out_dim), linear=True),
         }
-
-    def param_shapes(self, in_dim: int, out_dim: int) -> PyTree:
-        return shapes_of(self.layers(in_dim, out_dim))
-
-    def base_law(self, in_dim: int, out_dim: int) -> tuple[PyTree, PyTree]:
-        return base_law_of(self.layers(in_dim, out_dim), self.parameterization)
-
-    def init(self, key: Key, in_dim: int, out_dim: int) -> PyTree:
-        specs = self.layers(in_dim, out_dim)
-        return start_of(specs, key, self.activation, self.parameterization)
 
     def apply(self, params: PyTree, x: Float[Array, "n d"]) -> Float[Array, "n m"]:
         act = resolve_activation(self.activation)

@@ -24,53 +24,20 @@ def _tuple_or_float(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class LogNormal:
-    """`exp(loc + scale * z)` with z standard normal (the convention of numpyro and torch).
-
-    The median is `exp(loc)`. `loc` and `scale` are numbers, or vectors for one independent
-    component an input column (ARD).
-    """
+class _OfNormal:
+    """A map of a standard normal latent with a location and a scale."""
 
     loc: Any = 0.0
     scale: Any = 1.0
 
     def __post_init__(self) -> None:
+        name = type(self).__name__
         object.__setattr__(self, "loc", _tuple_or_float(self.loc))
         object.__setattr__(self, "scale", _tuple_or_float(self.scale))
         if not np.all(np.isfinite(self.loc)):
-            raise InputError(f"LogNormal: loc must be finite, got {self.loc}.")
+            raise InputError(f"{name}: loc must be finite, got {self.loc}.")
         if not np.all(np.asarray(self.scale) > 0) or not np.all(np.isfinite(self.scale)):
-            raise InputError(f"LogNormal: scale must be positive, got {self.scale}.")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return np.broadcast_shapes(np.shape(self.loc), np.shape(self.scale))
-
-    def transport(self, z: Float[Array, "*k"]) -> Float[Array, "*k"]:
-        """The value whose latent is `z`."""
-        return jnp.exp(jnp.asarray(self.loc, z.dtype) + jnp.asarray(self.scale, z.dtype) * z)
-
-    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Float[Array, ...]:
-        return self.transport(jax.random.normal(key, (*sample_shape, *self.shape)))
-
-
-@dataclass(frozen=True)
-class Normal:
-    """`loc + scale * z` with z standard normal: a law of slopes and intercepts, not of scales.
-
-    `loc` and `scale` are numbers, or vectors for one independent component an input column.
-    """
-
-    loc: Any = 0.0
-    scale: Any = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "loc", _tuple_or_float(self.loc))
-        object.__setattr__(self, "scale", _tuple_or_float(self.scale))
-        if not np.all(np.isfinite(self.loc)):
-            raise InputError(f"Normal: loc must be finite, got {self.loc}.")
-        if not np.all(np.asarray(self.scale) > 0) or not np.all(np.isfinite(self.scale)):
-            raise InputError(f"Normal: scale must be positive, got {self.scale}.")
+            raise InputError(f"{name}: scale must be positive, got {self.scale}.")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -82,6 +49,27 @@ class Normal:
 
     def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Float[Array, ...]:
         return self.transport(jax.random.normal(key, (*sample_shape, *self.shape)))
+
+
+@dataclass(frozen=True)
+class LogNormal(_OfNormal):
+    """`exp(loc + scale * z)` with z standard normal (the convention of numpyro and torch).
+
+    The median is `exp(loc)`. `loc` and `scale` are numbers, or vectors for one independent
+    component an input column (ARD).
+    """
+
+    def transport(self, z: Float[Array, "*k"]) -> Float[Array, "*k"]:
+        """The value whose latent is `z`."""
+        return jnp.exp(super().transport(z))
+
+
+@dataclass(frozen=True)
+class Normal(_OfNormal):
+    """`loc + scale * z` with z standard normal: a law of slopes and intercepts, not of scales.
+
+    `loc` and `scale` are numbers, or vectors for one independent component an input column.
+    """
 
 
 def is_law(value: Any) -> bool:
