@@ -1,0 +1,154 @@
+"""Integrals over the logarithm of a random scale: nodes where the posterior is, as many as it needs.
+
+The log joint density of u = log s and the data is a function of one variable. Gauss-Hermite nodes
+are put around its mode with the standard deviation of its curvature there, and doubled until the
+evidence and the posterior moments of the scale stop changing. Where they do not stop (densities that
+fall slowly to one side), an even grid over the whole mass takes over.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp, roots_hermite
+
+from bayesnet._errors import ConvergenceWarning, InputError
+
+# Numbers of nodes that are tried; the range of log s in which the mode is looked for.
+SIZES = (16, 32, 64, 128, 256)
+RANGE, COARSE = 80.0, 1601
+# The even grid: mass below exp(-DROP) of the peak is left out. Its numbers of nodes.
+DROP, GRIDS = 60.0, (129, 257, 513, 1025, 2049)
+
+LogDensity = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleNodes:
+    """A quadrature rule for the posterior of u = log s.
+
+    Fields:
+        u: (j,) nodes; log_weight: (j,) their posterior log probabilities, which sum to 1.
+        log_evidence: log of the integral of the joint density.
+        error: the change of the log evidence, and of the log of the expected scale, its root and its
+            inverse, from half as many nodes: an estimate of the error of the coarser rule.
+        rule: "gauss-hermite", "even grid", "closed form" or "importance".
+    """
+
+    u: np.ndarray
+    log_weight: np.ndarray
+    log_evidence: float
+    error: float
+    rule: str
+
+
+@lru_cache(maxsize=8)
+def _hermite(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes of N(0, 1) and the logs of weight / density: sum exp(.) f(x) is the integral of f."""
+    nodes, weights = roots_hermite(size)
+    with np.errstate(divide="ignore"):
+        return np.sqrt(2.0) * nodes, np.log(weights) + nodes**2 + 0.5 * np.log(2.0)
+
+
+def find_mode(log_joint: LogDensity) -> tuple[float, float]:
+    """The mode of a density of u and the standard deviation of its curvature there."""
+    grid = np.linspace(-RANGE, RANGE, COARSE)
+    values = _finite(log_joint(grid))
+    best = int(np.argmax(values))
+    if not np.isfinite(values[best]):
+        raise InputError(
+            "The density of the scale given the data is zero everywhere: the law of the scale and the "
+            "data exclude each other, or the covariance is not finite."
+        )
+    step = grid[1] - grid[0]
+    found = minimize_scalar(
+        lambda u: -float(_finite(log_joint(np.array([u])))[0]),
+        bounds=(grid[best] - step, grid[best] + step),
+        method="bounded",
+        options={"xatol": 1e-10},
+    )
+    mode = float(found.x)
+    h = 1e-3
+    left, middle, right = log_joint(np.array([mode - h, mode, mode + h]))
+    curvature = -(left - 2.0 * middle + right) / h**2
+    sd = 1.0 / np.sqrt(curvature) if np.isfinite(curvature) and curvature > 1e-4 else 3.0
+    return mode, float(min(sd, 10.0))
+
+
+def scale_nodes(log_joint: LogDensity, tolerance: float) -> ScaleNodes:
+    """Nodes for the density `exp(log_joint(u))`, unnormalised, to a relative error of `tolerance`.
+
+    Warns with `ConvergenceWarning` where neither rule gets there.
+    """
+    mode, sd = find_mode(log_joint)
+    best = None
+    for build, sizes in ((_around_mode, SIZES), (_even, GRIDS)):
+        before = None
+        for size in sizes:
+            rule = build(log_joint, mode, sd, size)
+            now = _summary(rule)
+            if before is not None:
+                error = float(np.max(np.abs(now - before)))
+                found = ScaleNodes(rule.u, rule.log_weight, rule.log_evidence, error, rule.rule)
+                if error < tolerance:
+                    return _pruned(found)
+                if best is None or error < best.error:
+                    best = found
+            before = now
+    assert best is not None
+    warnings.warn(
+        f"The integral over the scale changed by {best.error:.1e} at the last refinement, more than "
+        f"the tolerance {tolerance:.1e}: its posterior has more than one scale of its own.",
+        ConvergenceWarning,
+        stacklevel=4,
+    )
+    return _pruned(best)
+
+
+def _around_mode(log_joint: LogDensity, mode: float, sd: float, size: int) -> ScaleNodes:
+    x, log_w = _hermite(size)
+    u = mode + sd * x
+    terms = _finite(log_joint(u)) + log_w + np.log(sd)
+    total = float(logsumexp(terms))
+    return ScaleNodes(u, terms - total, total, np.inf, "gauss-hermite")
+
+
+def _even(log_joint: LogDensity, mode: float, sd: float, size: int) -> ScaleNodes:
+    """The trapezoid rule, geometric for analytic densities that fall off on both sides."""
+    peak = float(_finite(log_joint(np.array([mode])))[0])
+    ends = []
+    for sign in (-1.0, 1.0):
+        reach = 4.0 * sd
+        while reach < 1e3 and _finite(log_joint(np.array([mode + sign * reach])))[0] > peak - DROP:
+            reach *= 1.5
+        ends.append(mode + sign * reach)
+    u = np.linspace(ends[0], ends[1], size)
+    terms = _finite(log_joint(u)) + np.log(u[1] - u[0])
+    total = float(logsumexp(terms))
+    return ScaleNodes(u, terms - total, total, np.inf, "even grid")
+
+
+def _summary(rule: ScaleNodes) -> np.ndarray:
+    """What must have settled: the evidence, and where the scale, its root and inverse are."""
+    w, u = rule.log_weight, rule.u
+    parts = [rule.log_evidence]
+    parts += [float(logsumexp(w + power * u)) for power in (-1.0, -0.5, 0.25, 0.5)]
+    return np.asarray(parts)
+
+
+def _pruned(rule: ScaleNodes) -> ScaleNodes:
+    """Without nodes whose weight could not be seen in any density of interest."""
+    keep = rule.log_weight > -45.0
+    weight = rule.log_weight[keep]
+    return ScaleNodes(
+        rule.u[keep], weight - logsumexp(weight), rule.log_evidence, rule.error, rule.rule
+    )
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(values), -np.inf, values)
