@@ -71,6 +71,7 @@ _ROOMS = (
     "devices",
     "diagnostics",
     "inference",
+    "kernels",
     "likelihoods",
     "networks",
     "plots",

@@ -20,6 +20,7 @@ ROOMS = (
     "data",
     "devices",
     "networks",
+    "kernels",
     "priors",
     "likelihoods",
     "posterior",
@@ -36,6 +37,7 @@ ROOMS = (
 )
 # Thin methods that import a later room when they are called: (file, room).
 THIN = {
+    ("kernels/process.py", "priors"),  # kernel.finite(): the prior of a network of finite width
     ("posterior/draws.py", "diagnostics"),  # post.diagnostics(), post.to_arviz()
     ("priors/network.py", "plots"),  # prior.show()
     ("priors/matching/report.py", "diagnostics"),  # match.report(): neutral measures

@@ -1,0 +1,121 @@
+"""Duals of any activation, by its expansion in Hermite polynomials.
+
+With orthonormal Hermite polynomials h_j and `a_j(s) = E[phi(s z) h_j(z)]`, z ~ N(0, 1),
+
+    E[phi(u) phi(v)] = sum_j a_j(s1) a_j(s2) rho^j          (Mehler 1866; Daniely et al. 2016, eq. 9)
+
+for a pair of variances s1^2, s2^2 and correlation rho. The coefficients are one-dimensional
+integrals a row, not two-dimensional ones an entry of the matrix. What the terms up to `TERMS` leave
+out at rho = 1 and -1 is known exactly by the same quadrature; the odd and the even part of it are
+put on the next powers of rho, so that diagonals are exact and the matrix stays positive definite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from bayesnet._types import Array
+from bayesnet.kernels.activations.base import Dual
+
+# Relative errors of value and slope of tanh (see the tests): below 1e-9 to a standard deviation
+# of 2, 1e-6 at 4. Terms come in blocks, which the gradient computes again instead of keeping.
+TERMS, BLOCK = 256, 16
+# Panels of 16 Gauss-Legendre nodes: narrow at 0, where activations bend and most corners are.
+EDGES = (0.0, 0.02, 0.06, 0.15, 0.3, 0.5, 0.75, 1.0, *np.arange(1.5, 12.1, 0.5))
+
+
+def _half_rule() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes z > 0 and weights of N(0, 1) there."""
+    x, w = np.polynomial.legendre.leggauss(16)
+    edges = np.array(EDGES)
+    centre, half = 0.5 * (edges[1:] + edges[:-1]), 0.5 * np.diff(edges)
+    z = (centre[:, None] + half[:, None] * x).ravel()
+    return z, (half[:, None] * w).ravel() * np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
+
+
+def _polynomials(z: np.ndarray) -> np.ndarray:
+    """h_0 to h_{TERMS - 1} at z, orthonormal under N(0, 1)."""
+    rows = [np.ones_like(z), z]
+    for j in range(1, TERMS - 1):
+        rows.append((z * rows[j] - np.sqrt(j) * rows[j - 1]) / np.sqrt(j + 1.0))
+    return np.stack(rows)
+
+
+def _parts(phi: Callable[[Array], Array], v: Array) -> tuple[Array, Array, Array]:
+    """For variances v (...,): coefficients (TERMS, ...), and the even and odd parts of phi at the
+    nodes z > 0, times the roots of the weights (nodes, ...)."""
+    z, w = _half_rule()
+    # The root has no slope at 0: a variance of 0 keeps the value phi(0), and gets the slope 0.
+    sd = jnp.where(v > 0.0, jnp.sqrt(jnp.where(v > 0.0, v, 1.0)), 0.0)
+    at = jnp.asarray(z, v.dtype).reshape((-1,) + (1,) * v.ndim) * sd
+    up, down = phi(at), phi(-at)
+    root = jnp.asarray(np.sqrt(w), v.dtype).reshape((-1,) + (1,) * v.ndim)
+    # Both halves of the axis are in `root` twice: sum over nodes of even^2 + odd^2 is E[phi^2].
+    even, odd = (root * 0.5**0.5 * part for part in (up + down, up - down))
+    basis = jnp.asarray(_polynomials(z) * np.sqrt(w) * 2.0**0.5, v.dtype)
+    coefficients = jnp.zeros((TERMS, *v.shape), v.dtype)
+    coefficients = coefficients.at[0::2].set(jnp.tensordot(basis[0::2], even, 1))
+    return coefficients.at[1::2].set(jnp.tensordot(basis[1::2], odd, 1)), even, odd
+
+
+def _gram(a: Array, b: Array, like: Array) -> Array:
+    """The sum over the leading axis of products of what broadcasts to `like`."""
+    # Outer products of rows are a matrix product; of paired rows a sum.
+    if a.ndim == 3 and a.shape[2] == 1 and b.shape[1] == 1:
+        return a[:, :, 0].T @ b[:, 0, :]
+    return jnp.sum(a * b, axis=0)
+
+
+def _expand(phi: Callable[[Array], Array], k: Array, v1: Array, v2: Array) -> Array:
+    a, even1, odd1 = _parts(phi, v1)
+    b, even2, odd2 = _parts(phi, v2)
+    norm = v1 * v2
+    positive = norm > 0.0
+    rho = jnp.where(positive, k / jnp.sqrt(jnp.where(positive, norm, 1.0)), 0.0)
+
+    @jax.checkpoint
+    def block(carry: tuple[Array, Array], terms: tuple[Array, Array]) -> tuple:
+        total, power = carry
+        for j in range(BLOCK):
+            total = total + terms[0][j] * terms[1][j] * power
+            power = power * rho
+        return (total, power), None
+
+    blocks = tuple(c.reshape(-1, BLOCK, *c.shape[1:]) for c in (a, b))
+    start = (jnp.zeros_like(rho), jnp.ones_like(rho))
+    (total, power), _ = lax.scan(block, start, blocks)
+    rest_even = _gram(even1, even2, k) - _gram(a[0::2], b[0::2], k)
+    rest_odd = _gram(odd1, odd2, k) - _gram(a[1::2], b[1::2], k)
+    return total + power * (rest_even + rho * rest_odd)
+
+
+def _share_left_out(phi: Callable[[Array], Array], v: Array) -> Array:
+    a, even, odd = _parts(phi, v)
+    whole = jnp.sum(even**2, 0) + jnp.sum(odd**2, 0)
+    return jnp.maximum(1.0 - jnp.sum(a**2, 0) / jnp.where(whole > 0.0, whole, 1.0), 0.0)
+
+
+def by_expansion(phi: Callable[[Array], Array]) -> Dual:
+    """The dual of a function of arrays, element by element, written with jax.numpy.
+
+    Accurate to 1e-6 for functions that are smooth on the scale of the units' standard deviation;
+    `missing` bounds the error, which corners and steps make larger.
+    """
+
+    def derivative(u: Array) -> Array:
+        return jax.jvp(phi, (u,), (jnp.ones_like(u),))[1]
+
+    def missing(v: Array) -> tuple[Array, Array]:
+        return _share_left_out(phi, v), _share_left_out(derivative, v)
+
+    return Dual(
+        phi,
+        lambda k, v1, v2: _expand(phi, k, v1, v2),
+        lambda k, v1, v2: _expand(derivative, k, v1, v2),
+        missing,
+    )
