@@ -1,0 +1,136 @@
+"""Training runs stated in TOML: what `bayesnet pfn train` reads.
+
+[training] holds the fields of `Training`; [likelihood] `noise_std`; every [[prior]] is one part of
+the mixture: `kind = "gp"` with `kernel`, `lengthscale`, `outputscale`, or `kind = "network"` with
+`hidden`, `activation`; `weight` says how often it is chosen. A law is a number, or
+`{ loc = 0.0, scale = 0.5 }` (log-normal); `lengthscale = "default"` is the law of the library's
+default process, which depends on the number of columns.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from bayesnet._errors import InputError, unknown_name
+from bayesnet.defaults import default_lengthscale
+from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.networks import MLP
+from bayesnet.pfn.inputs import MixedInputs
+from bayesnet.pfn.tasks import Mixture, Tasks
+from bayesnet.pfn.train import Training
+from bayesnet.priors import GaussianProcess, LogNormal, NetworkPrior
+
+FOLDER = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class ProcessOf:
+    """`d -> GaussianProcess`: the laws may depend on the number of columns."""
+
+    kernel: str = "matern52"
+    lengthscale: Any = "default"
+    outputscale: Any = 1.0
+
+    def __call__(self, d: int) -> GaussianProcess:
+        scale = default_lengthscale(d) if self.lengthscale == "default" else self.lengthscale
+        if isinstance(scale, LogNormal) and scale.shape == ():
+            scale = LogNormal([scale.loc] * d, scale.scale)
+        return GaussianProcess(self.kernel, scale, self.outputscale)
+
+
+@dataclass(frozen=True)
+class NetworkOf:
+    """`d -> NetworkPrior` of a perceptron, unmatched or matched to the default process."""
+
+    hidden: tuple[int, ...] = (50, 50)
+    activation: str = "tanh"
+    matched: bool = True
+
+    def __call__(self, d: int) -> NetworkPrior:
+        from bayesnet.defaults import BOX, default_target, matched
+        from bayesnet.priors import Box
+
+        prior = NetworkPrior(MLP(tuple(self.hidden), self.activation), in_dim=d)
+        if not self.matched:
+            return prior
+        return matched(prior, default_target(d), Box([BOX[0]] * d, [BOX[1]] * d))
+
+
+KINDS = {"gp": ProcessOf, "network": NetworkOf}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A named run: its tasks and the knobs of its training."""
+
+    name: str
+    tasks: Tasks
+    training: Training
+
+
+def read_configuration(source: str | Path) -> Configuration:
+    """The run that a TOML file states; a bare name such as "gp" is one that ships with the library.
+
+    Raises `InputError` for a missing file, bad TOML, and unknown or unusable entries.
+    """
+    path = Path(source)
+    if path.suffix != ".toml":
+        known = sorted(p.stem for p in FOLDER.glob("*.toml"))
+        if str(source) not in known:
+            raise unknown_name("configuration (or pass a .toml file)", source, known)
+        path = FOLDER / f"{source}.toml"
+    if not path.is_file():
+        raise InputError(f"No configuration at {path}.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    known_parts = {"training", "likelihood", "inputs", "prior"}
+    for name in content:
+        if name not in known_parts:
+            raise unknown_name(f"section of {path.name}", name, known_parts)
+    training = _make(Training, content.get("training", {}), "[training]")
+    likelihood = _make(GaussianLikelihood, content.get("likelihood", {}), "[likelihood]")
+    inputs = _make(MixedInputs, content.get("inputs", {}), "[inputs]")
+    entries = content.get("prior", [])
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{path} states no [[prior]].")
+    parts, weights = [], []
+    for entry in entries:
+        entry = dict(entry)
+        weights.append(entry.pop("weight", 1.0))
+        kind = entry.pop("kind", "gp")
+        if kind not in KINDS:
+            raise unknown_name("kind of [[prior]]", kind, KINDS)
+        parts.append(_make(KINDS[kind], entry, "[[prior]]"))
+    prior = Mixture(tuple(parts), tuple(weights))
+    tasks = Tasks(prior, likelihood, inputs, training.dims, training.buckets[-1], training.queries)
+    return Configuration(path.stem, tasks, training)
+
+
+def _make(cls: Any, entries: Any, where: str) -> Any:
+    if not isinstance(entries, dict):
+        raise InputError(f"{where} must be a table of entries.")
+    known = [f.name for f in fields(cls)]
+    values = {}
+    for name, value in entries.items():
+        if name not in known:
+            raise unknown_name(f"entry of {where}", name, known)
+        values[name] = _value(value, f"{name} of {where}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise InputError(f"{where} cannot be used: {error}") from error
+
+
+def _value(value: Any, what: str) -> Any:
+    if isinstance(value, dict):
+        if set(value) != {"loc", "scale"}:
+            raise InputError(
+                f"{what}: a law is {{ loc = ..., scale = ... }} (log-normal), got {value}."
+            )
+        return LogNormal(value["loc"], value["scale"])
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,215 @@
+"""The network of a PFN: a pre-norm transformer whose queries see only the cached context.
+
+Mueller et al. (2022), section 3, with the masks resolved: context rows attend to the context,
+query rows attend to the context too and to nothing else, not even to themselves. So the keys and
+values of the context are computed once (`encode`) and serve any number of queries (`decode`), the
+answer does not depend on the order of the context (there are no positions), and queries do not
+influence each other. A learned null token belongs to every context: an empty one gives the prior.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesnet._errors import InputError
+from bayesnet._types import Array, Bool, Float, Key
+
+# Angular frequencies of the features of an input column, whose values are of order 1: waves of
+# length 8, 4, 2 and 1.
+FREQUENCIES = tuple(0.25 * math.pi * 2**j for j in range(4))
+_PER_COLUMN = 1 + 2 * len(FREQUENCIES)
+
+Cache = tuple[tuple[Array, Array], ...]
+
+
+class Layer(eqx.Module):
+    """Attention to the context and a two-layer perceptron, both pre-normalised and residual."""
+
+    norm_attention: Float[Array, " w"]
+    norm_mlp: Float[Array, " w"]
+    query: Float[Array, "w w"]
+    key: Float[Array, "w w"]
+    value: Float[Array, "w w"]
+    out: Float[Array, "w w"]
+    mlp_in: Float[Array, "w h"]
+    mlp_bias: Float[Array, " h"]
+    mlp_out: Float[Array, "h w"]
+    heads: int = eqx.field(static=True)
+
+    @staticmethod
+    def create(key: Key, width: int, hidden: int, heads: int, depth: int) -> Layer:
+        """Random weights; what is added to the residual stream starts small, as 1/sqrt(depth)."""
+        k = jax.random.split(key, 6)
+        small = (2 * depth) ** -0.5
+        return Layer(
+            jnp.ones(width),
+            jnp.ones(width),
+            _linear(k[0], width, width),
+            _linear(k[1], width, width),
+            _linear(k[2], width, width),
+            _linear(k[3], width, width) * small,
+            _linear(k[4], width, hidden),
+            jnp.zeros(hidden),
+            _linear(k[5], hidden, width) * small,
+            heads,
+        )
+
+    def keys_values(self, context: Float[Array, "n w"]) -> tuple[Array, Array]:
+        """What queries attend to: keys and values (n, heads, w / heads)."""
+        h = _normalise(context, self.norm_attention)
+        return self._split(h @ self.key), self._split(h @ self.value)
+
+    def apply(
+        self, tokens: Float[Array, "t w"], cache: tuple[Array, Array], mask: Bool[Array, " n"]
+    ) -> Float[Array, "t w"]:
+        """Tokens after this layer, the context being `cache` where `mask` is true."""
+        keys, values = cache
+        q = self._split(_normalise(tokens, self.norm_attention) @ self.query)
+        scores = jnp.einsum("the,nhe->htn", q, keys) * q.shape[-1] ** -0.5
+        weights = jax.nn.softmax(jnp.where(mask, scores, -1e30), axis=-1)
+        mixed = jnp.einsum("htn,nhe->the", weights, values)
+        tokens = tokens + mixed.reshape(tokens.shape) @ self.out
+        h = _normalise(tokens, self.norm_mlp)
+        return tokens + jax.nn.gelu(h @ self.mlp_in + self.mlp_bias) @ self.mlp_out
+
+    def _split(self, a: Array) -> Array:
+        return a.reshape(len(a), self.heads, a.shape[1] // self.heads)
+
+
+class Transformer(eqx.Module):
+    """Context rows and query inputs in, logits of bars for the target y and for the function f out.
+
+    Tables with fewer than `max_dim` columns are padded with columns that contribute nothing, and
+    the sum over columns is scaled by `sqrt(max_dim / d)`, which keeps its variance.
+    """
+
+    embed_x: Float[Array, "c w"]
+    embed_used: Float[Array, "d w"]
+    embed_y: Float[Array, " w"]
+    context_token: Float[Array, " w"]
+    query_token: Float[Array, " w"]
+    null_token: Float[Array, " w"]
+    layers: tuple[Layer, ...]
+    norm: Float[Array, " w"]
+    head_y: Float[Array, "w k"]
+    bias_y: Float[Array, " k"]
+    head_f: Float[Array, "w k"]
+    bias_f: Float[Array, " k"]
+
+    @staticmethod
+    def create(
+        key: Key,
+        *,
+        max_dim: int,
+        bars: int,
+        width: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        hidden: int = 256,
+    ) -> Transformer:
+        """Random weights. Raises `InputError` if `heads` does not divide `width`."""
+        if width % heads:
+            raise InputError(f"width must be a multiple of heads, got {width} and {heads}.")
+        if min(max_dim, depth, width, hidden) < 1:
+            raise InputError("max_dim, depth, width and hidden must be at least 1.")
+        k = jax.random.split(key, 8)
+        columns = max_dim * _PER_COLUMN
+        return Transformer(
+            _linear(k[0], columns, width),
+            0.1 * jax.random.normal(k[1], (max_dim, width)),
+            jax.random.normal(k[2], (width,)),
+            0.1 * jax.random.normal(k[3], (width,)),
+            0.1 * jax.random.normal(k[4], (width,)),
+            jax.random.normal(k[5], (width,)),
+            tuple(
+                Layer.create(q, width, hidden, heads, depth) for q in jax.random.split(k[6], depth)
+            ),
+            jnp.ones(width),
+            0.1 * _linear(k[7], width, bars),
+            jnp.zeros(bars),
+            0.1 * _linear(jax.random.fold_in(k[7], 1), width, bars),
+            jnp.zeros(bars),
+        )
+
+    @property
+    def max_dim(self) -> int:
+        """The largest number of columns."""
+        return self.embed_used.shape[0]
+
+    def _inputs(self, x: Float[Array, "n d"], used: Float[Array, " d"]) -> Float[Array, "n w"]:
+        angles = x[..., None] * jnp.asarray(FREQUENCIES, x.dtype)
+        features = jnp.concatenate([x[..., None], jnp.sin(angles), jnp.cos(angles)], axis=-1)
+        features = features * used[:, None]
+        total = features.reshape(len(x), len(self.embed_x)) @ self.embed_x
+        return total * jnp.sqrt(self.max_dim / used.sum()) + used @ self.embed_used
+
+    def encode(
+        self,
+        x: Float[Array, "n d"],
+        y: Float[Array, " n"],
+        mask: Bool[Array, " n"],
+        used: Float[Array, " d"],
+    ) -> Cache:
+        """The keys and values of a context, one pair a layer.
+
+        `x` is padded to `max_dim` columns, of which `used` is 1 for the real ones and 0 for the
+        others (`pad_columns`); rows where `mask` is false are padding. The rows of the cache are
+        n + 1: the null token comes first.
+        """
+        rows = self._inputs(x, used) + y[:, None] * self.embed_y + self.context_token
+        null = self.null_token + used @ self.embed_used
+        tokens = jnp.concatenate([null[None], rows])
+        seen = with_null(mask)
+        caches = []
+        for i, layer in enumerate(self.layers):
+            caches.append(layer.keys_values(tokens))
+            if i + 1 < len(self.layers):  # what the last layer would make of them nobody reads
+                tokens = layer.apply(tokens, caches[-1], seen)
+        return tuple(caches)
+
+    def decode(
+        self,
+        cache: Cache,
+        mask: Bool[Array, " n"],
+        x: Float[Array, "q d"],
+        used: Float[Array, " d"],
+    ) -> tuple[Float[Array, "q k"], Float[Array, "q k"]]:
+        """Logits of the bars of y and of f at query inputs, given an encoded context."""
+        tokens = self._inputs(x, used) + self.query_token
+        seen = with_null(mask)
+        for layer, pair in zip(self.layers, cache, strict=True):
+            tokens = layer.apply(tokens, pair, seen)
+        h = _normalise(tokens, self.norm)
+        return h @ self.head_y + self.bias_y, h @ self.head_f + self.bias_f
+
+    def __call__(
+        self, x: Array, y: Array, mask: Array, queries: Array, used: Array
+    ) -> tuple[Float[Array, "q k"], Float[Array, "q k"]]:
+        """`decode` after `encode`."""
+        return self.decode(self.encode(x, y, mask, used), mask, queries, used)
+
+
+def pad_columns(x: np.ndarray, max_dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """`x` (..., d) with columns of zeros up to `max_dim`, and which of them are real (max_dim,)."""
+    d = x.shape[-1]
+    padding = [(0, 0)] * (x.ndim - 1) + [(0, max_dim - d)]
+    return np.pad(x, padding), (np.arange(max_dim) < d).astype(np.float32)
+
+
+def with_null(mask: Bool[Array, " n"]) -> Bool[Array, " n+1"]:
+    """The mask of a cache: the null token is always seen."""
+    return jnp.concatenate([jnp.ones(1, bool), mask])
+
+
+def _normalise(x: Float[Array, "n w"], gain: Float[Array, " w"]) -> Float[Array, "n w"]:
+    return gain * x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-6)
+
+
+def _linear(key: Key, rows: int, columns: int) -> Any:
+    return jax.random.normal(key, (rows, columns)) * rows**-0.5
