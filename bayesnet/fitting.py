@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from bayesnet import devices
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._types import ArrayLike, Key, as_key
 from bayesnet.data import Data, Scaling, check_table, check_weight, make_data
-from bayesnet.defaults import resolve_prior
+from bayesnet.defaults import default_target, resolve_prior
 from bayesnet.diagnostics.convergence import warn_if_untrusted
-from bayesnet.inference import Inference, resolve_inference
+from bayesnet.inference import Exact, Inference, resolve_inference
 from bayesnet.likelihoods import resolve_likelihood
 from bayesnet.likelihoods.base import refuse_y_var
+from bayesnet.pfn.preset import fit_pfn, is_pfn
 from bayesnet.posterior import FunctionDraws
 
 # What to do about targets that are NaN.
@@ -53,7 +55,8 @@ def fit(
         likelihood: a likelihood such as `bn.CategoricalLikelihood()`, or its name ("gaussian",
             "heteroscedastic", "student_t", "laplace", "bernoulli", "categorical", "poisson");
             `bn.GaussianLikelihood()` (noise learned) if None.
-        inference: "hmc", "nuts", "sghmc", "ensemble", or a method such as `bn.HMC(chains=4)`.
+        inference: "hmc", "nuts", "sghmc", "ensemble", "exact" (closed form, for kernel priors),
+            "infinite_width", "student_t" (exact, with priors of their own), or a method such as `bn.HMC(chains=4)`.
         y_var: known noise variance of each target (units of y, squared), n or n x m.
         sample_weight: a number a row, 0 or more, that multiplies its log likelihood: a row of
             weight 2 counts as two such rows, one of weight 0 not at all.
@@ -74,16 +77,36 @@ def fit(
         UnsupportedError: a method that cannot condition this prior, `y_var` for a likelihood
             that has no use for it.
     """
+    if is_pfn(inference):
+        rest = {"y_var": y_var, "sample_weight": sample_weight, "init": init, "scaling": scaling}
+        with devices.using(device):
+            return fit_pfn(inference, prior, target, likelihood, X, y, warn=warn, **rest)
     method = resolve_inference(inference)
     likelihood = resolve_likelihood(likelihood)
     if init is not None and not isinstance(init, FunctionDraws):
         raise InputError(f"init must be an earlier posterior, got {type(init).__name__}.")
     key = as_key(seed)
     with devices.using(device):
-        likelihood, data = scaled_table(
-            prior, target, likelihood, X, y, y_var, sample_weight, missing, scaling
-        )
-        prior = resolve_prior(prior, target, data, likelihood=likelihood)
+        exact = isinstance(method, Exact)
+        with jax.enable_x64(True) if exact else nullcontext():
+            likelihood, data = scaled_table(
+                prior,
+                target,
+                likelihood,
+                X,
+                y,
+                y_var,
+                sample_weight,
+                missing,
+                scaling,
+                dtype=jnp.float64 if exact else jnp.float32,
+            )
+        if exact:
+            prior = method.choose_prior(prior, target, data)
+            if prior is None:
+                prior = default_target(data.in_dim, data.out_dim)
+        else:
+            prior = resolve_prior(prior, target, data, likelihood=likelihood)
         if not method.supports(prior, likelihood):
             # The method's own check names what fits instead.
             method.fit(prior, likelihood, data, key=key)
@@ -105,6 +128,7 @@ def scaled_table(
     sample_weight: ArrayLike | None,
     missing: str,
     scaling: Scaling | None,
+    dtype: Any = jnp.float32,
 ) -> tuple[Any, Data]:
     """The likelihood that knows the targets, and the checked table in the prior's coordinates."""
     if missing not in MISSING:
@@ -128,7 +152,7 @@ def scaled_table(
             f"{type(likelihood).__name__} does not scale y: pass a scaling whose y_loc is 0 and "
             "y_scale is 1."
         )
-    return likelihood, make_data(x_matrix, y_matrix, variance, scaling, weight=weight)
+    return likelihood, make_data(x_matrix, y_matrix, variance, scaling, weight=weight, dtype=dtype)
 
 
 @contextmanager

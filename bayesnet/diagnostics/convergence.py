@@ -21,6 +21,7 @@ from bayesnet._errors import ConvergenceWarning
 from bayesnet._types import Array
 from bayesnet.inference import DeepEnsemble
 from bayesnet.inference.model import LatentModel
+from bayesnet.posterior.process import ProcessPosterior
 from bayesnet.priors.network import draws_at_once
 
 # Points per region of the probe set.
@@ -94,8 +95,11 @@ class ConvergenceReport:
 def convergence_report(posterior: Any) -> Any:
     """The report for a `FunctionDraws`: rank-normalised split R-hat and ESS (Vehtari 2021).
 
-    For an ensemble, whose members are not draws: an `EnsembleReport`.
+    For an ensemble, whose members are not draws: an `EnsembleReport`; an exact posterior has a
+    report of its own.
     """
+    if isinstance(posterior, ProcessPosterior):
+        return posterior.diagnostics()
     if isinstance(posterior.method, DeepEnsemble):
         from bayesnet.diagnostics.ensemble import ensemble_report
 

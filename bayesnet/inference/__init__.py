@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from bayesnet._errors import InputError, unknown_name
 from bayesnet.inference.base import Inference
 from bayesnet.inference.ensemble import DeepEnsemble
+from bayesnet.inference.exact import Exact
 from bayesnet.inference.hmc import HMC
 from bayesnet.inference.nuts import NUTS
 from bayesnet.inference.sghmc import SGHMC
@@ -18,15 +20,19 @@ __all__ = [
     "PRESETS",
     "SGHMC",
     "DeepEnsemble",
+    "Exact",
     "Inference",
     "resolve_inference",
 ]
 
 PRESETS: dict[str, Callable[[], Any]] = {
     "ensemble": DeepEnsemble,
+    "exact": Exact,
     "hmc": HMC,
+    "infinite_width": partial(Exact, preset="infinite_width"),
     "nuts": NUTS,
     "sghmc": SGHMC,
+    "student_t": partial(Exact, preset="student_t"),
 }
 
 

@@ -3,5 +3,13 @@
 from bayesnet.posterior.classes import ClassPrediction
 from bayesnet.posterior.draws import FunctionDraws
 from bayesnet.posterior.prediction import Prediction
+from bayesnet.posterior.process import ProcessPosterior
+from bayesnet.posterior.process_prediction import ProcessPrediction
 
-__all__ = ["ClassPrediction", "FunctionDraws", "Prediction"]
+__all__ = [
+    "ClassPrediction",
+    "FunctionDraws",
+    "Prediction",
+    "ProcessPosterior",
+    "ProcessPrediction",
+]

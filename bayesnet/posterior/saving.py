@@ -70,6 +70,29 @@ CLASSES = {
     "LogitNormal": "bayesnet.likelihoods.label_noise",
     "PoissonLikelihood": "bayesnet.likelihoods.poisson",
     "LogNormal": "bayesnet.priors.laws",
+    "Normal": "bayesnet.priors.laws",
+    "ProcessPosterior": "bayesnet.posterior.process",
+    "Exact": "bayesnet.inference.exact",
+    "GaussianProcess": "bayesnet.priors.gaussian_process",
+    "EmpiricalBayes": "bayesnet.priors.empirical",
+    "Named": "bayesnet.priors.covariance",
+    "Combined": "bayesnet.priors.covariance",
+    "LinearMean": "bayesnet.priors.means",
+    "ConstantMean": "bayesnet.priors.means",
+    "SumMean": "bayesnet.priors.means",
+    "ScaleMixture": "bayesnet.priors.scale_mixture",
+    "InverseGamma": "bayesnet.priors.variance_laws",
+    "PFN": "bayesnet.pfn.pfn",
+    "PFNPosterior": "bayesnet.pfn.posterior",
+    "Transformer": "bayesnet.pfn.transformer",
+    "AttentionLayer": "bayesnet.pfn.transformer",
+    "Bars": "bayesnet.pfn.bars",
+    "Gamma": "bayesnet.priors.variance_laws",
+    "BurrXII": "bayesnet.priors.variance_laws",
+    "HalfCauchy": "bayesnet.priors.variance_laws",
+    "OnStd": "bayesnet.priors.variance_laws",
+    "NumpyroLaw": "bayesnet.priors.variance_laws",
+    "PointMass": "bayesnet.priors.variance_laws",
     "Data": "bayesnet.data",
     "Rows": "bayesnet.data",
     "Scaling": "bayesnet.data",
@@ -217,7 +240,7 @@ def _rebuild(node: Any, tensors: dict[str, np.ndarray], network: Any) -> Any:
         return _rebuild_network_prior(node["fields"], tensors, network)
     cls = getattr(importlib.import_module(CLASSES[node["class"]]), node["class"])
     fields = {k: _rebuild(v, tensors, network) for k, v in node["fields"].items()}
-    return cls(**fields)
+    return getattr(cls, "from_fields", cls)(**fields)
 
 
 def _rebuild_network_prior(fields: dict[str, Any], tensors: dict[str, Any], network: Any) -> Any:

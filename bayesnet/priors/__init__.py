@@ -16,14 +16,20 @@ from bayesnet.priors.matching import (
 from bayesnet.priors.means import LinearMean
 from bayesnet.priors.network import NetworkPrior
 from bayesnet.priors.rescaled import RescaledPrior
+from bayesnet.priors.scale_mixture import ScaleMixture
 from bayesnet.priors.statements import StatedPrior, elicit
 from bayesnet.priors.sums import Sum
+from bayesnet.priors.variance_laws import BurrXII, Gamma, HalfCauchy, InverseGamma, OnStd
 
 __all__ = [
     "Box",
+    "BurrXII",
     "FunctionPrior",
+    "Gamma",
     "GaussianProcess",
     "Grid",
+    "HalfCauchy",
+    "InverseGamma",
     "KernelPrior",
     "LatentPrior",
     "LinearMean",
@@ -33,8 +39,10 @@ __all__ = [
     "Near",
     "NetworkPrior",
     "Normal",
+    "OnStd",
     "RescaledMatch",
     "RescaledPrior",
+    "ScaleMixture",
     "StatedPrior",
     "Sum",
     "elicit",

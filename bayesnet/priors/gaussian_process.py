@@ -95,6 +95,15 @@ class GaussianProcess:
         object.__setattr__(self, "units", units)
         object.__setattr__(self, "empirical", None)
 
+    @classmethod
+    def from_fields(
+        cls, covariance: Any, mean: Any, out_dim: int, units: str, empirical: Any
+    ) -> GaussianProcess:
+        """The process with just these fields, as a file holds them."""
+        process = cls(covariance, mean=mean, out_dim=out_dim, units=units)
+        object.__setattr__(process, "empirical", empirical)
+        return process
+
     @staticmethod
     def fit(
         X: ArrayLike, y: ArrayLike, kernel: Any = "matern52", **options: Any

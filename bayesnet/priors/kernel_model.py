@@ -17,9 +17,9 @@ import numpy as np
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._types import Array, PyTree
 from bayesnet.data import bucket_size, pad_rows
-from bayesnet.priors.covariance import HYPER, Combined, Covariance, Named
+from bayesnet.priors.covariance import HYPER, Combined, Named
 from bayesnet.priors.gaussian_process import GaussianProcess
-from bayesnet.priors.hyper import FreeHyper
+from bayesnet.priors.hyper_vector import HyperVector, VarianceVector
 from bayesnet.priors.means import LinearMean, SumMean, as_mean, mean_object
 
 # Rows for which the diagonal of a foreign kernel is taken from a square matrix at once.
@@ -29,23 +29,38 @@ DIAGONAL_BLOCK = 64
 class KernelModel:
     """The covariance and mean of a prior, at hyper-parameters `u` (float64, unconstrained).
 
-    `free` is the vector of random hyper-parameters (`free.size` may be 0). Raises
-    `UnsupportedError` for a prior without `kernel`.
+    `free` is the vector of random hyper-parameters (`free.size` may be 0). With `variances` those
+    of an infinite network are free too, their logarithms without a law of their own.
+
+    Raises `UnsupportedError` for a prior without `kernel`, or without `variances` to set free.
     """
 
-    def __init__(self, prior: Any) -> None:
+    def __init__(self, prior: Any, *, variances: bool = False) -> None:
         self.prior = prior
+        if variances and not hasattr(prior, "with_variances"):
+            raise UnsupportedError(
+                f"{type(prior).__name__} has no weight and bias variances to learn: they belong to "
+                "bn.kernels.NNGP and NTK. Give a bn.GaussianProcess laws such as "
+                "lengthscale=bn.LogNormal(0.0, 1.0) instead."
+            )
         self.process = prior if isinstance(prior, GaussianProcess) else None
-        if self.process is None and not hasattr(prior, "kernel"):
+        if not hasattr(prior, "kernel"):
             raise UnsupportedError(
                 f"{type(prior).__name__} has no kernel(x1, x2): exact methods condition kernel priors such "
                 "as bn.GaussianProcess."
             )
         self.out_dim = int(getattr(prior, "out_dim", 1))
-        process = self.process
         self._mean = mean_object(as_mean(getattr(prior, "mean", 0.0)))
-        tree = () if process is None else process.covariance.hyper
-        self.free = FreeHyper((tree, self._mean.hyper))
+        # What has `matrix(hyper, x1, x2)` as JAX code; None for a kernel of the user's own.
+        self.covariance: Any = None
+        tree: Any = ()
+        if self.process is not None:
+            self.covariance, tree = _bare(self.process.covariance), self.process.covariance.hyper
+        elif hasattr(prior, "bare") and hasattr(prior, "matrix"):
+            self.covariance, tree = prior.bare(), prior.hyper
+        self.free: Any = (
+            VarianceVector(tree) if variances else HyperVector((tree, self._mean.hyper))
+        )
         if not self.free.has_density:
             raise UnsupportedError(
                 "A law of the hyper-parameters has no density: use bn.LogNormal, bn.Normal or a numpyro "
@@ -54,32 +69,29 @@ class KernelModel:
 
     @property
     def traceable(self) -> bool:
-        """Whether the matrix can be differentiated by its hyper-parameters."""
-        return self.process is not None and self.process.covariance.traceable
+        """Whether the matrix is JAX code, which can be differentiated."""
+        return self.covariance is not None and self.covariance.traceable
 
     def matrix(self, u: np.ndarray, x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
         """The covariance (n, k); rows are padded, so that growing tables meet few shapes."""
-        n, k = len(x1), len(x2)
-        if self.process is not None and not self.traceable:
-            return np.asarray(self.process.covariance.matrix((), x1, x2), np.float64)
+        if self.covariance is not None and not self.traceable:
+            return np.asarray(self.covariance.matrix((), x1, x2), np.float64)
         padded = [pad_rows(np.asarray(x, np.float64), bucket_size(len(x))) for x in (x1, x2)]
         with jax.enable_x64(True):
             a, b = (jnp.asarray(x, jnp.float64) for x in padded)
-            if self.process is None:
-                matrix = np.asarray(self.prior.kernel(a, b), np.float64)
+            if self.covariance is None:
+                matrix = self.prior.kernel(a, b)
             else:
-                matrix = np.asarray(_matrix(self.process.covariance, self._hyper(u)[0], a, b))
-        return matrix[:n, :k]
+                matrix = _matrix(self.covariance, self._hyper(u)[0], a, b)
+            return np.asarray(matrix, np.float64)[: len(x1), : len(x2)]
 
     def diagonal(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
         """The variances (n,)."""
-        if self.process is not None and self.traceable:
+        if self.traceable:
             rows = pad_rows(np.asarray(x, np.float64), bucket_size(len(x)))
             with jax.enable_x64(True):
-                hyper = self._hyper(u)[0]
-                return np.asarray(_diagonal(self.process.covariance, hyper, jnp.asarray(rows)))[
-                    : len(x)
-                ]
+                values = _diagonal(self.covariance, self._hyper(u)[0], jnp.asarray(rows))
+                return np.asarray(values)[: len(x)]
         blocks = [x[i : i + DIAGONAL_BLOCK] for i in range(0, len(x), DIAGONAL_BLOCK)]
         return np.concatenate([np.diag(self.matrix(u, b, b)) for b in blocks])
 
@@ -95,84 +107,71 @@ class KernelModel:
         """The gradient in `u` of `sum(by_matrix * matrix) + sum(by_mean * mean)`."""
         if self.free.size == 0:
             return np.zeros(0)
-        assert self.process is not None
+        n, size = len(x), bucket_size(len(x))
+        wide = np.zeros((size, size))
+        wide[:n, :n] = by_matrix
+        hyper, mean_hyper = self._hyper(u)
         with jax.enable_x64(True):
-            at, rows = jnp.asarray(u), jnp.asarray(x)
-            hyper, back = jax.vjp(lambda v: self.free.tree(v)[0], at)
-            by_hyper = _matrix_gradient(
-                self.process.covariance, hyper, rows, jnp.asarray(by_matrix)
-            )
-            gradient = np.asarray(back(by_hyper)[0])
-
-            def weighted_mean(v: Array) -> Array:
-                values = self._mean.values(self.free.tree(v)[1], rows, self.out_dim)
-                return jnp.sum(jnp.asarray(by_mean) * values)
-
+            rows = jnp.asarray(pad_rows(np.asarray(x, np.float64), size))
+            slope = _matrix_gradient(self.covariance, hyper, rows, jnp.asarray(wide))
+            slope = jax.tree.map(np.asarray, slope)
+            mean_slope = jax.tree.map(np.zeros_like, mean_hyper)
             if self._mean.random:
-                gradient = gradient + np.asarray(jax.grad(weighted_mean)(at))
-            return gradient
+                by = jnp.asarray(by_mean)
+
+                def weighted(h: PyTree) -> Array:
+                    return jnp.sum(by * self._mean.values(h, rows[:n], self.out_dim))
+
+                mean_slope = jax.tree.map(np.asarray, jax.grad(weighted)(mean_hyper))
+        return self.free.pull(u, (slope, mean_slope))
 
     def log_prior(self, u: np.ndarray) -> tuple[float, np.ndarray]:
         """The log density of `u` and its gradient."""
-        if self.free.size == 0:
-            return 0.0, np.zeros(0)
-        with jax.enable_x64(True):
-            value, slope = jax.value_and_grad(self.free.log_density)(jnp.asarray(u))
-            return float(value), np.asarray(slope)
+        return self.free.log_density(u)
 
     def fixed(self, u: np.ndarray) -> Any:
         """The prior with the numbers that `u` stands for in place of its laws."""
         if self.free.size == 0:
             return self.prior
-        assert self.process is not None
-        with jax.enable_x64(True):
-            hyper, mean_hyper = self._hyper(u)
-            hyper = jax.tree.map(lambda a: np.asarray(a, np.float64), hyper)
-            mean_hyper = jax.tree.map(lambda a: np.asarray(a, np.float64), mean_hyper)
+        hyper, mean_hyper = self._hyper(u)
+        if self.process is None:
+            return self.prior.with_variances(**hyper)
         mean = _fixed_mean(self._mean, mean_hyper)
-        process = GaussianProcess(
-            _fixed_covariance(self.process.covariance, hyper),
-            mean=mean,
-            out_dim=self.out_dim,
-            units=self.process.units,
-        )
-        object.__setattr__(process, "empirical", self.process.empirical)
-        return process
+        covariance = _fixed_covariance(self.process.covariance, hyper)
+        old = self.process
+        return GaussianProcess.from_fields(covariance, mean, self.out_dim, old.units, old.empirical)
 
     def named(self, u: np.ndarray) -> dict[str, Any]:
         """The values of the random hyper-parameters, by name, for reports."""
-        if self.free.size == 0:
-            return {}
-        with jax.enable_x64(True):
-            laws = jax.tree.leaves_with_path(
-                self.free.tree(jnp.zeros(self.free.size)), is_leaf=lambda a: False
-            )
-            values = jax.tree.leaves(self.free.tree(jnp.asarray(u)))
-            ones = jax.tree.leaves(self.free.tree(jnp.ones(self.free.size)))
-        return {
-            jax.tree_util.keystr(path): np.asarray(value).tolist()
-            for (path, zero), value, one in zip(laws, values, ones, strict=True)
-            if not np.array_equal(np.asarray(zero), np.asarray(one))
-        }
+        return self.free.named(u)
 
     def _hyper(self, u: np.ndarray) -> Any:
-        """The trees of covariance and mean; inside a float64 scope."""
-        return self.free.tree(jnp.asarray(np.asarray(u, np.float64)))
+        """The trees of covariance and mean, in NumPy."""
+        return self.free.tree(np.asarray(u, np.float64))
 
 
 @partial(jax.jit, static_argnums=0)
-def _matrix(covariance: Covariance, hyper: PyTree, x1: Array, x2: Array) -> Array:
+def _matrix(covariance: Any, hyper: PyTree, x1: Array, x2: Array) -> Array:
     return covariance.matrix(hyper, x1, x2)
 
 
 @partial(jax.jit, static_argnums=0)
-def _diagonal(covariance: Covariance, hyper: PyTree, x: Array) -> Array:
+def _diagonal(covariance: Any, hyper: PyTree, x: Array) -> Array:
     return jax.vmap(lambda r: covariance.matrix(hyper, r[None], r[None])[0, 0])(x)
 
 
 @partial(jax.jit, static_argnums=0)
-def _matrix_gradient(covariance: Covariance, hyper: PyTree, x: Array, by: Array) -> PyTree:
+def _matrix_gradient(covariance: Any, hyper: PyTree, x: Array, by: Array) -> PyTree:
     return jax.grad(lambda h: jnp.sum(by * covariance.matrix(h, x, x)))(hyper)
+
+
+def _bare(covariance: Any) -> Any:
+    """The structure of a covariance, whose numbers come as arguments: programs are kept by it."""
+    if isinstance(covariance, Combined):
+        return Combined(_bare(covariance.left), _bare(covariance.right), covariance.op)
+    if isinstance(covariance, Named):
+        return Named(covariance.name, columns=covariance.columns)
+    return covariance
 
 
 def _fixed_covariance(covariance: Any, hyper: Any) -> Any:

@@ -23,7 +23,7 @@ from scipy.special import gammaln, logsumexp
 
 from bayesnet.priors.process_blocks import LOG_2PI, Block, make_blocks
 from bayesnet.priors.scale_quadrature import ScaleNodes, scale_nodes
-from bayesnet.priors.variance_laws import InverseGamma, log_density_of, tail_of
+from bayesnet.priors.variance_laws import InverseGamma, PointMass, log_density_of, tail_of
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,10 @@ def _posterior_scale(
                 total += block.log_likelihood(u)[:, own].sum(axis=1)
         return total
 
+    if isinstance(scale.law, PointMass):
+        u = np.array([np.log(scale.law.value)])
+        known = float(log_likelihood(u)[0])
+        return ScaleNodes(u, np.zeros(1), known, 0.0, "point mass"), float("inf")
     rank = sum(b.rank * len(own) for b, own in members)
     tail = tail_of(scale.law) + 0.5 * rank
     if scale.num_samples is not None:

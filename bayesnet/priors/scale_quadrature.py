@@ -8,16 +8,15 @@ fall slowly to one side), an even grid over the whole mass takes over.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp, roots_hermite
+from scipy.special import expit, logsumexp, roots_hermite
 
-from bayesnet._errors import ConvergenceWarning, InputError
+from bayesnet._errors import InputError
 
 # Numbers of nodes that are tried; the range of log s in which the mode is looked for.
 SIZES = (16, 32, 64, 128, 256)
@@ -35,8 +34,8 @@ class ScaleNodes:
     Fields:
         u: (j,) nodes; log_weight: (j,) their posterior log probabilities, which sum to 1.
         log_evidence: log of the integral of the joint density.
-        error: the change of the log evidence, and of the log of the expected scale, its root and its
-            inverse, from half as many nodes: an estimate of the error of the coarser rule.
+        error: the change of the log evidence, and of the expected s^(1/4) and s / (s + s0),
+            s0 the mode, from half as many nodes: an estimate of the error of the coarser rule.
         rule: "gauss-hermite", "even grid", "closed form" or "importance".
     """
 
@@ -83,7 +82,7 @@ def find_mode(log_joint: LogDensity) -> tuple[float, float]:
 def scale_nodes(log_joint: LogDensity, tolerance: float) -> ScaleNodes:
     """Nodes for the density `exp(log_joint(u))`, unnormalised, to a relative error of `tolerance`.
 
-    Warns with `ConvergenceWarning` where neither rule gets there.
+    Where neither rule gets there, the best one, whose `error` says so.
     """
     mode, sd = find_mode(log_joint)
     best = None
@@ -91,7 +90,7 @@ def scale_nodes(log_joint: LogDensity, tolerance: float) -> ScaleNodes:
         before = None
         for size in sizes:
             rule = build(log_joint, mode, sd, size)
-            now = _summary(rule)
+            now = _summary(rule, mode)
             if before is not None:
                 error = float(np.max(np.abs(now - before)))
                 found = ScaleNodes(rule.u, rule.log_weight, rule.log_evidence, error, rule.rule)
@@ -101,12 +100,6 @@ def scale_nodes(log_joint: LogDensity, tolerance: float) -> ScaleNodes:
                     best = found
             before = now
     assert best is not None
-    warnings.warn(
-        f"The integral over the scale changed by {best.error:.1e} at the last refinement, more than "
-        f"the tolerance {tolerance:.1e}: its posterior has more than one scale of its own.",
-        ConvergenceWarning,
-        stacklevel=4,
-    )
     return _pruned(best)
 
 
@@ -133,12 +126,14 @@ def _even(log_joint: LogDensity, mode: float, sd: float, size: int) -> ScaleNode
     return ScaleNodes(u, terms - total, total, np.inf, "even grid")
 
 
-def _summary(rule: ScaleNodes) -> np.ndarray:
-    """What must have settled: the evidence, and where the scale, its root and inverse are."""
+def _summary(rule: ScaleNodes, mode: float) -> np.ndarray:
+    """What must have settled: the evidence, and functionals of the form that predictions have.
+
+    E[1 / s] or E[s] may be infinite, and then never settle.
+    """
     w, u = rule.log_weight, rule.u
-    parts = [rule.log_evidence]
-    parts += [float(logsumexp(w + power * u)) for power in (-1.0, -0.5, 0.25, 0.5)]
-    return np.asarray(parts)
+    shrinkage = float(np.exp(w) @ expit(u - mode))
+    return np.array([rule.log_evidence, logsumexp(w + 0.25 * (u - mode)), shrinkage])
 
 
 def _pruned(rule: ScaleNodes) -> ScaleNodes:

@@ -222,18 +222,38 @@ class NumpyroLaw:
         return self.distribution.sample(key, sample_shape)
 
 
-OWN = (InverseGamma, Gamma, BurrXII, HalfCauchy, OnStd, NumpyroLaw)
+@dataclass(frozen=True)
+class PointMass:
+    """The law of a scale that is known: a process whose covariance is multiplied by `value`.
+
+    Raises `InputError` unless it is a positive number.
+    """
+
+    value: float = 1.0
+    shape = ()
+    tail = float("inf")
+
+    def __post_init__(self) -> None:
+        _positive(self, "value")
+
+    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Float[Array, ...]:
+        return jnp.full(sample_shape, self.value)
+
+
+OWN = (InverseGamma, Gamma, BurrXII, HalfCauchy, OnStd, NumpyroLaw, PointMass)
 
 
 def as_variance_law(value: Any) -> Any:
     """A law of one positive number in a form that has a density and can be saved.
 
-    Takes the laws of this module, `bn.LogNormal`, a numpyro distribution on the positive axis,
-    or an object with `sample(key, shape)` and `log_density(u)` (of the logarithm). Raises
-    `InputError` for anything else.
+    Takes a positive number (a `PointMass`), the laws of this module, `bn.LogNormal`, a numpyro
+    distribution on the positive axis, or an object with `sample(key, shape)` and `log_density(u)`
+    (of the logarithm). Raises `InputError` for anything else.
     """
     if isinstance(value, OWN):
         return value
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        return PointMass(float(value))
     if not is_law(value) or isinstance(value, type):
         raise InputError(
             "The law of a scale must be for example bn.InverseGamma(2.0, 2.0), bn.LogNormal(0.0, 1.0), "

@@ -171,7 +171,8 @@ def test_every_model_has_a_finite_differentiable_density(kind, likelihood):
     np.testing.assert_allclose(2 * gradient @ step, change, rtol=0.05, atol=0.02)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+# Exact inference conditions kernel priors (tests/inference/test_exact.py); all others latents.
+@pytest.mark.parametrize("name", [n for n in PRESETS if not hasattr(PRESETS[n](), "choose_prior")])
 def test_inference_preset(name):
     default = PRESETS[name]()
     assert isinstance(default, Inference)

@@ -1,0 +1,261 @@
+"""A posterior in closed form: a process given a table, with joint laws over any new rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._types import ArrayLike
+from bayesnet.data import Data, Scaling, as_matrix, make_data
+from bayesnet.posterior.process_loo import ProcessLeaveOneOut, leave_one_out
+from bayesnet.posterior.process_prediction import ProcessPrediction, equal_mixture
+from bayesnet.posterior.process_report import ProcessReport, process_report
+from bayesnet.priors.kernel_model import KernelModel
+from bayesnet.priors.process_solution import ScaleModel, Solution, solve
+from bayesnet.priors.scale_mixture import ScaleMixture
+
+_NONE = np.zeros(0)
+LOG_2PI = float(np.log(2.0 * np.pi))
+
+
+@dataclass(frozen=True, eq=False)
+class ProcessPosterior:
+    """A kernel prior, or a scale mixture of one, given a table; what `bn.Exact` makes.
+
+    Fields, all in scaled coordinates and float64:
+        priors: the prior with fixed hyper-parameters; several, equally weighted, where these were
+            sampled. noise_std: (k, m), the noise levels that go with each (0: none but `y_var`).
+        x (n, d), y (n, m) with NaN for missing targets, y_var (n, m) or None, weight (n,) or None.
+        scaling: the map to the user's units. search: what the search of hyper-parameters reports.
+    """
+
+    priors: tuple[Any, ...]
+    noise_std: np.ndarray
+    likelihood: Any
+    scaling: Scaling
+    x: np.ndarray
+    y: np.ndarray
+    y_var: np.ndarray | None = None
+    weight: np.ndarray | None = None
+    method: Any = None
+    search: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def prior(self) -> Any:
+        """The prior with its hyper-parameters (the first, where there are several)."""
+        return self.priors[0]
+
+    @cached_property
+    def data(self) -> Data:
+        """The training table in scaled coordinates (float32, as samplers take it)."""
+        y_var = None if self.y_var is None else self.y_var * self.scaling.y_scale**2
+        x = self.x * self.scaling.x_scale + self.scaling.x_loc
+        return make_data(x, self.scaling.y_out(self.y), y_var, self.scaling, weight=self.weight)
+
+    @cached_property
+    def _solved(self) -> tuple[tuple[KernelModel, Solution], ...]:
+        return tuple(
+            self._solve(prior, std) for prior, std in zip(self.priors, self.noise_std, strict=True)
+        )
+
+    def _solve(self, prior: Any, std: np.ndarray) -> tuple[KernelModel, Solution]:
+        model = KernelModel(base_of(prior))
+        noise, residual = table_noise(std, self.y, self.y_var, self.weight)
+        residual = residual - model.mean(_NONE, self.x)
+        matrix = model.matrix(_NONE, self.x, self.x)
+        return model, solve(matrix, noise, residual, scale_of(prior, self.method))
+
+    @property
+    def solutions(self) -> tuple[Solution, ...]:
+        """The linear algebra behind the posterior, one for each of `priors`."""
+        return tuple(solution for _, solution in self._solved)
+
+    @property
+    def log_evidence(self) -> float:
+        """The log density of the observed targets, in the units of y; of several priors their mean
+        density. With `sample_weight` the log of the integrated weighted likelihood."""
+        own = [
+            s.log_evidence + weighted_constant(std, self.y, self.y_var, self.weight)
+            for s, std in zip(self.solutions, self.noise_std, strict=True)
+        ]
+        share = np.ones(len(self.x)) if self.weight is None else self.weight
+        units = float((share @ ~np.isnan(self.y)) @ np.log(self.scaling.y_scale))
+        return float(logsumexp(own) - np.log(len(own)) - units)
+
+    def predict(self, x: ArrayLike, y_var: ArrayLike | None = None) -> ProcessPrediction:
+        """The predictive law at `x` (n, d): a `ProcessPrediction` in the units of y.
+
+        Args:
+            x: inputs in user units, n x d.
+            y_var: noise variances of the new rows (n, m), for a model fitted with per-row variances;
+                the mean of the training variances if None.
+
+        Raises `InputError` for the wrong number of columns, NaN, or no rows.
+        """
+        matrix = as_matrix(x, "X", columns=self.x.shape[1])
+        new = self.scaling.x_in(matrix)
+        scale = self.scaling.y_scale
+        parts, members, weights = [], [], []
+        for number, ((model, solution), std) in enumerate(
+            zip(self._solved, self.noise_std, strict=True)
+        ):
+            cross = model.matrix(_NONE, new, self.x)
+            mean, variance = solution.moments(cross, model.diagonal(_NONE, new))
+            mean = mean + model.mean(_NONE, new)
+            noise = np.broadcast_to(self._new_noise(std, y_var, len(new)), mean.shape[1:])[None]
+            if solution.scale.law is not None and solution.scale.noise == "inside":
+                noise = noise * np.exp(_spread(solution.u, mean.shape[2]))[:, None, :]
+            arrays = (self.scaling.y_out(mean), np.sqrt(variance) * scale, np.sqrt(noise) * scale)
+            parts.append([np.broadcast_to(a, mean.shape) for a in arrays])
+            members.append(np.full(len(mean), number))
+            weights.append(_spread(solution.log_weight, mean.shape[2]) - np.log(len(self.priors)))
+        location, function, noise_sd = (np.concatenate(p) for p in zip(*parts, strict=True))
+        first, m = self.solutions[0], location.shape[2]
+        df = None if first.df is None else _spread(first.df[None], m)[0]
+        weight = np.concatenate(weights)
+        equal = equal_mixture(location, function, noise_sd, df, weight)
+        shared = first.scale.law is None or not first.scale.per_output
+        return ProcessPrediction(
+            equal,
+            equal.location,
+            location,
+            function,
+            noise_sd,
+            weight,
+            df,
+            _spread(np.min([s.tail for s in self.solutions], axis=0)[None], m)[0],
+            np.concatenate(members),
+            shared,
+            self._covariances(new),
+        )
+
+    def _covariances(self, new: np.ndarray) -> Callable[[int, int], np.ndarray]:
+        """`(node, output) -> (k, k)`, in user units; matrices are made when they are asked for."""
+        kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        counts = [len(s.u) for s in self.solutions]
+        starts = np.cumsum([0, *counts])
+
+        def covariance(node: int, output: int) -> np.ndarray:
+            number = int(np.searchsorted(starts, node, side="right") - 1)
+            model, solution = self._solved[number]
+            if number not in kept:
+                kept.clear()
+                kept[number] = (
+                    model.matrix(_NONE, new, self.x),
+                    model.matrix(_NONE, new, new),
+                )
+            matrix = solution.covariance(*kept[number], node - starts[number], output)
+            return matrix * self.scaling.y_scale[output] ** 2
+
+        return covariance
+
+    def joint(self, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (n, m) and covariance (m, n, n) of the function at `x` (n, d), in the units of y.
+
+        Infinite where variances are. Outputs are uncorrelated (under a shared scale not
+        independent). For observations add the noise to the diagonal.
+        """
+        pred = self.predict(x)
+        n, m = pred.location.shape[1:]
+        weight = np.exp(pred.log_weight)
+        out = np.zeros((m, n, n))
+        for j in range(m):
+            for k in np.flatnonzero(weight[:, j] > 1e-16):
+                apart = pred.location[k, :, j] - pred.mean[:, j]
+                inflated = pred._inflation[j] * pred.joint_covariance(int(k), j)
+                out[j] += weight[k, j] * (inflated + np.outer(apart, apart))
+        return pred.mean, out
+
+    def functions(self, x: ArrayLike, num: int = 64, seed: Any = 0) -> np.ndarray:
+        """`num` joint draws of the function at `x` (n, d), (num, n, m), in the units of y.
+
+        The same draws for the same rows and seed. Unlike the draws of samplers they are not tied
+        together between calls with different rows: ask for all rows at once.
+        """
+        return self.predict(x).sample(seed, num, noise=False)
+
+    def loo(self) -> ProcessLeaveOneOut:
+        """Each row given all others, in closed form, hyper-parameters and noise kept."""
+        return leave_one_out(self)
+
+    def diagnostics(self) -> ProcessReport:
+        """What there is to distrust: jitter, errors of quadrature, hyper-parameters at bounds."""
+        return process_report(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write this posterior to one file (safetensors with a checksum; never a pickle)."""
+        from bayesnet.posterior.saving import save
+
+        save(self, path)
+
+    def _new_noise(self, std: np.ndarray, y_var: ArrayLike | None, n: int) -> np.ndarray:
+        """Noise variances of new rows (n or 1, m), scaled; of s = 1 where noise is inside."""
+        m = self.y.shape[1]
+        if y_var is None:
+            return std**2 + (0.0 if self.y_var is None else self._mean_row_variance())
+        if not getattr(self.likelihood, "row_variances", False):
+            raise UnsupportedError(f"{self.likelihood} has no use for y_var.")
+        variance = as_matrix(y_var, "y_var")
+        if variance.shape != (n, m):
+            raise InputError(f"y_var must have shape {(n, m)}, got {variance.shape}.")
+        if (variance < 0).any():
+            raise InputError("y_var holds variances, which must not be negative.")
+        return std**2 + variance / self.scaling.y_scale**2
+
+    def _mean_row_variance(self) -> np.ndarray:
+        assert self.y_var is not None
+        share = ~np.isnan(self.y) * (1.0 if self.weight is None else self.weight[:, None])
+        return (share * self.y_var).sum(axis=0) / share.sum(axis=0)
+
+
+def base_of(prior: Any) -> Any:
+    """The kernel prior under a scale mixture; a kernel prior itself."""
+    return prior.base if isinstance(prior, ScaleMixture) else prior
+
+
+def scale_of(prior: Any, method: Any = None) -> ScaleModel:
+    """How a random scale enters, with the settings of the method."""
+    if not isinstance(prior, ScaleMixture):
+        return ScaleModel()
+    if method is None:
+        return prior.scale_model()
+    return prior.scale_model(tolerance=method.tolerance, num_samples=method.importance_samples)
+
+
+def table_noise(
+    std: np.ndarray, y: np.ndarray, y_var: np.ndarray | None, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Noise variances (n, m) and targets (n, m) as the algebra takes them.
+
+    A row of weight w has the Gaussian likelihood of variance / w; of weight 0 it is missing.
+    """
+    noise = np.broadcast_to(std**2 + (0.0 if y_var is None else y_var), y.shape)
+    if weight is None:
+        return noise, y
+    column = weight[:, None]
+    return noise / np.where(column > 0, column, 1.0), np.where(column > 0, y, np.nan)
+
+
+def weighted_constant(
+    std: np.ndarray, y: np.ndarray, y_var: np.ndarray | None, weight: np.ndarray | None
+) -> float:
+    """What `w log N(y; f, v)` has more than `log N(y; f, v / w)`, summed over observed targets."""
+    if weight is None:
+        return 0.0
+    noise = np.broadcast_to(std**2 + (0.0 if y_var is None else y_var), y.shape)
+    w = np.where(weight > 0, weight, 1.0)[:, None]
+    terms = 0.5 * (1.0 - w) * (LOG_2PI + np.log(noise)) - 0.5 * np.log(w)
+    return float(np.sum(np.where(np.isnan(y) | (weight[:, None] <= 0), 0.0, terms)))
+
+
+def _spread(values: np.ndarray, m: int) -> np.ndarray:
+    """(j, g) as (j, m)."""
+    return np.broadcast_to(values, (len(values), m))

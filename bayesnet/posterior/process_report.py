@@ -1,0 +1,88 @@
+"""What an exact posterior says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# Jitter beyond this share of the mean variance is worth a word.
+NOTABLE_JITTER = 1e-8
+
+
+@dataclass(frozen=True)
+class ProcessReport:
+    """Facts and problems of an exact posterior; prints.
+
+    Fields:
+        log_evidence: of the targets, in the units of y.
+        noise_std: the noise level of each output in the units of y (at s = 1 where noise is inside).
+        hyperparameters: values that were learned, by name.
+        rule: how the scale was integrated; quadrature_error: its estimated error (nats).
+        jitter: the largest that was needed, relative to the mean variance.
+        problems: one sentence for each reason not to trust the posterior.
+    """
+
+    log_evidence: float
+    noise_std: tuple[float, ...]
+    hyperparameters: dict[str, Any]
+    rule: str
+    quadrature_error: float
+    jitter: float
+    seconds: float
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        noise = ", ".join(f"{value:.4g}" for value in self.noise_std)
+        lines = [
+            f"exact posterior ({self.rule}), {self.seconds:.1f} s",
+            f"log evidence {self.log_evidence:.3f}, noise sd {noise}",
+        ]
+        if self.quadrature_error > 0:
+            lines.append(f"error of the integral over the scale {self.quadrature_error:.1e} nats")
+        lines += [f"{name} = {value}" for name, value in self.hyperparameters.items()]
+        return "\n".join(lines + [f"! {problem}" for problem in self.problems])
+
+
+def process_report(posterior: Any) -> ProcessReport:
+    """The report of a `ProcessPosterior`."""
+    solutions = posterior.solutions
+    error = max(s.error for s in solutions)
+    jitter = max(s.jitter for s in solutions)
+    method = posterior.method
+    tolerance = getattr(method, "tolerance", 1e-6)
+    problems = list(posterior.search.get("problems", ()))
+    if error > tolerance and solutions[0].rule != "importance":
+        problems.append(
+            f"the integral over the scale is known to {error:.1e} nats only (tolerance {tolerance:.0e})"
+        )
+    if solutions[0].rule == "importance" and error > 0.1:
+        problems.append(
+            f"importance sampling leaves a standard error of {error:.2f} nats in the log evidence: raise "
+            "importance_samples, or use quadrature (importance_samples=None)"
+        )
+    if jitter > NOTABLE_JITTER:
+        problems.append(
+            f"a jitter of {jitter:.0e} of the mean variance was needed: rows are (nearly) equal, and the "
+            "noise is small"
+        )
+    scale = posterior.scaling.y_scale
+    return ProcessReport(
+        posterior.log_evidence,
+        tuple(
+            float(v)
+            for v in np.exp(np.log(np.maximum(posterior.noise_std, 1e-300)).mean(0)) * scale
+        ),
+        dict(posterior.search.get("hyperparameters", {})),
+        solutions[0].rule,
+        error,
+        jitter,
+        float(sum(posterior.seconds.values())),
+        tuple(problems),
+    )
