@@ -27,6 +27,7 @@ ROOMS = (
     "inference",
     "diagnostics",
     "defaults",
+    "pfn",
     "fitting",
     "comparison",
     "surrogates",

@@ -10,6 +10,7 @@ from bayesnet import __version__
 from bayesnet.cli.devices import devices
 from bayesnet.cli.fit import fit
 from bayesnet.cli.optimize import optimize
+from bayesnet.cli.pfn import pfn_app
 from bayesnet.cli.predict import predict
 from bayesnet.cli.prior import prior_app
 
@@ -52,4 +53,5 @@ app.command()(fit)
 app.command()(predict)
 app.command()(optimize)
 app.add_typer(prior_app)
+app.add_typer(pfn_app)
 app.command()(devices)

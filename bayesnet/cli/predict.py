@@ -59,14 +59,14 @@ def predict(
             scores = [laws.class_scores(prediction, y)] if y is not None else []
         else:
             low, high = prediction.interval(level)
-            columns = _columns(prediction, low, high, fitted.targets)
+            columns = columns_of(prediction, low, high, fitted.targets)
             what = f"predictions with {level:.0%} intervals"
             scores = _scores(prediction, low, high, y) if y is not None else []
     if out is None:
-        _write(sys.stdout, columns)
+        write_columns(sys.stdout, columns)
     else:
         with out.open("w", newline="", encoding="utf-8") as file:
-            _write(file, columns)
+            write_columns(file, columns)
         say(f"{len(x)} {what} written to {out}.")
     for name, score in zip(fitted.targets or ("y",), scores, strict=False):
         say(f"{name}: {score}.")
@@ -103,9 +103,10 @@ def _inputs_and_targets(
     return x, laws.read_targets(table, targets, law, fix) if known and targets else None
 
 
-def _columns(
+def columns_of(
     prediction: Any, low: np.ndarray, high: np.ndarray, targets: tuple[str, ...] | None
 ) -> dict[str, np.ndarray]:
+    """The columns that are written of a prediction, by name."""
     parts = {
         "mean": prediction.mean,
         "std": prediction.std,
@@ -120,7 +121,8 @@ def _columns(
     return {f"{prefix[j]}{part}": a[:, j] for j in range(m) for part, a in parts.items()}
 
 
-def _write(file: Any, columns: dict[str, np.ndarray]) -> None:
+def write_columns(file: Any, columns: dict[str, np.ndarray]) -> None:
+    """Write columns as CSV."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     for row in zip(*columns.values(), strict=True):

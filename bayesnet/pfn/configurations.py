@@ -19,8 +19,8 @@ from bayesnet.defaults import default_lengthscale
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.networks import MLP
 from bayesnet.pfn.inputs import MixedInputs
+from bayesnet.pfn.settings import Training
 from bayesnet.pfn.tasks import Mixture, Tasks
-from bayesnet.pfn.train import Training
 from bayesnet.priors import GaussianProcess, LogNormal, NetworkPrior
 
 FOLDER = Path(__file__).parent / "configs"

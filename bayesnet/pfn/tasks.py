@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError, UnsupportedError
-from bayesnet._types import Array, Bool, Float, Key
+from bayesnet._types import Array, ArrayLike, Bool, Float, Key
 from bayesnet.devices import float64_island
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.likelihoods.levels import DEFAULT_NOISE
@@ -134,9 +134,10 @@ class Tasks:
     def weights(self) -> np.ndarray:
         """How often each part of the prior is chosen."""
         weights = self.prior.weights if isinstance(self.prior, Mixture) else (1.0,)
-        return np.asarray(weights) / np.sum(weights)
+        array = np.asarray(weights, np.float64)
+        return array / array.sum()
 
-    def draw(self, key: Key, size: int, counts: Float[Array, " b"], d: int, part: int = 0) -> Batch:
+    def draw(self, key: Key, size: int, counts: ArrayLike, d: int, part: int = 0) -> Batch:
         """`size` tasks of width `d` with `counts` (b,) context rows each; their x has d columns.
 
         A call of several programs, each waited for: LAPACK beside a training step can dead-lock
@@ -175,9 +176,10 @@ def check_prior(prior: Any, d: int) -> None:
         )
     if getattr(prior, "out_dim", 1) != 1:
         raise UnsupportedError("A PFN is trained on priors with one output (out_dim=1).")
-    if getattr(prior, "in_dim", d) != d:
+    columns = getattr(prior, "in_dim", d)
+    if columns != d:
         raise InputError(
-            f"The prior is for {prior.in_dim} columns, the tasks have {d}: pass dims=({prior.in_dim},), "
+            f"The prior is for {columns} columns, the tasks have {d}: pass dims=({columns},), "
             "or a function d -> prior."
         )
     if getattr(prior, "units", "scaled") != "scaled":

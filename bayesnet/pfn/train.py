@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,109 +17,25 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from bayesnet._errors import FileFormatError, InputError
+from bayesnet._errors import InputError
 from bayesnet._types import Array, Float
 from bayesnet.pfn.bars import Bars
+from bayesnet.pfn.checkpoint import CHECKPOINT, EVERY, keep, restore, signature
+from bayesnet.pfn.settings import State, Training
 from bayesnet.pfn.tasks import Batch, Tasks
 from bayesnet.pfn.transformer import Transformer, pad_columns
-from bayesnet.posterior.saving import load, save
 
-CHECKPOINT = "checkpoint.safetensors"
-# At most this many seconds of work are lost when a run is killed.
-CHECKPOINT_EVERY = 45.0
 # Tasks of one evaluation, for each number of columns.
 _EVALUATED = 64
 # How much the head of the function counts beside that of y.
 _WEIGHT_F = 0.5
 
 
-@dataclass(frozen=True)
-class Training:
-    """The knobs of a run.
-
-    Args:
-        steps: optimiser steps. batch: tasks a step.
-        buckets: sizes to which contexts are padded; every step has contexts of one bucket, of
-            sizes down to the bucket below.
-        dims: numbers of columns, and `dim_weights` how often each comes; equally often if None.
-        max_dim: columns that the network accepts (at least those of `dims`).
-        width, depth, heads, hidden, bars: the transformer (`hidden`: of its perceptrons).
-        queries: query rows of a task.
-        learning_rate: the highest; linear warm-up over `warmup` steps, then a cosine to 0.
-        seed: of weights and tasks.
-
-    Raises `InputError` for numbers out of range.
-    """
-
-    steps: int = 20_000
-    batch: int = 32
-    buckets: tuple[int, ...] = (4, 10, 20, 40, 70, 100)
-    dims: tuple[int, ...] = (1,)
-    dim_weights: tuple[float, ...] | None = None
-    max_dim: int = 10
-    width: int = 128
-    depth: int = 4
-    heads: int = 4
-    hidden: int = 256
-    bars: int = 320
-    queries: int = 32
-    learning_rate: float = 1e-3
-    warmup: int = 500
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("buckets", "dims"):
-            object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
-        weights = (1.0,) * len(self.dims) if self.dim_weights is None else self.dim_weights
-        object.__setattr__(self, "dim_weights", tuple(float(w) for w in weights))
-        for name in ("steps", "batch", "queries", "max_dim", "warmup"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if (
-            not self.buckets
-            or list(self.buckets) != sorted(set(self.buckets))
-            or self.buckets[0] < 1
-        ):
-            raise InputError(f"buckets must be increasing sizes, got {self.buckets}.")
-        if not self.dims or min(self.dims) < 1 or max(self.dims) > self.max_dim:
-            raise InputError(
-                f"dims must lie between 1 and max_dim={self.max_dim}, got {self.dims}."
-            )
-        if len(self.dim_weights) != len(self.dims) or min(self.dim_weights) <= 0:  # type: ignore[arg-type]
-            raise InputError("dim_weights are positive numbers, one for each of dims.")
-        if not 0 < self.learning_rate < 1:
-            raise InputError(f"learning_rate must lie in (0, 1), got {self.learning_rate}.")
-
-    def optimiser(self) -> optax.GradientTransformation:
-        """Adam with clipped gradients."""
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0, self.learning_rate, min(self.warmup, self.steps // 2 + 1), self.steps
-        )
-        return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b1=0.9, b2=0.98))
-
-
-class State(eqx.Module):
-    """What a checkpoint holds."""
-
-    network: Transformer
-    optimiser: Any
-    bars: Bars
-
-
 def new_state(tasks: Tasks, training: Training) -> State:
     """Random weights, and bars placed by targets of the prior."""
     key = jax.random.fold_in(jax.random.key(training.seed), 0)
-    network = Transformer.create(
-        key,
-        max_dim=training.max_dim,
-        bars=training.bars,
-        width=training.width,
-        depth=training.depth,
-        heads=training.heads,
-        hidden=training.hidden,
-    )
+    network = training.network(key)
     bars = Bars.from_values(_targets_of_prior(tasks, training), training.bars)
     return State(network, training.optimiser().init(eqx.filter(network, eqx.is_array)), bars)
 
@@ -225,13 +140,13 @@ def run(
 
     Raises `InputError` if the checkpoint is of another configuration, or training diverged.
     """
-    signature = _signature(tasks, training)
+    identity = signature(tasks, training)
     state, start = None, 0
     if folder is not None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).is_file():
-            state, start = _restore(folder / CHECKPOINT, tasks, training, signature)
+            state, start = restore(folder / CHECKPOINT, training, identity)
     if state is None:
         state = new_state(tasks, training)
     network, optimiser, bars = state.network, state.optimiser, state.bars
@@ -251,8 +166,8 @@ def run(
                 f"Training diverged at step {done} (the loss is not finite): lower learning_rate, "
                 "or check that draws of the prior are of order 1."
             )
-        if folder is not None and (done == end or time.monotonic() - kept > CHECKPOINT_EVERY):
-            _keep(folder / CHECKPOINT, State(network, optimiser, bars), done, signature)
+        if folder is not None and (done == end or time.monotonic() - kept > EVERY):
+            keep(folder / CHECKPOINT, State(network, optimiser, bars), done, identity)
             kept = time.monotonic()
         if done % log_every == 0 or done == end:
             if folder is not None:
@@ -288,52 +203,3 @@ def evaluate(network: Transformer, bars: Bars, batches: dict[int, Batch]) -> dic
         str(d): round(float(_evaluate(network, bars, batch)[0].mean()), 4)
         for d, batch in batches.items()
     }
-
-
-def _signature(tasks: Tasks, training: Training) -> str:
-    """What a checkpoint must agree with; a run may be made longer or shorter on the way."""
-    knobs = asdict(training)
-    del knobs["steps"]
-    return json.dumps(
-        [knobs, repr(tasks.prior), repr(tasks.likelihood), repr(tasks.inputs)], sort_keys=True
-    )
-
-
-def _keep(path: Path, state: State, step: int, signature: str) -> None:
-    leaves = [np.asarray(a) for a in jax.tree.leaves(state)]
-    save({"step": step, "signature": signature, "leaves": leaves}, path)
-
-
-def _restore(path: Path, tasks: Tasks, training: Training, signature: str) -> tuple[State, int]:
-    kept = load(path)
-    if kept["signature"] != signature:
-        raise InputError(
-            f"{path} is of a run with another configuration; use another folder, or remove it.\n"
-            f"It has {kept['signature']},\nasked for is {signature}."
-        )
-    like = eqx.filter_eval_shape(new_state_shapes, training)
-    leaves, structure = jax.tree.flatten(like)
-    # Scalars come back from a file as vectors of one number.
-    if [a.size for a in leaves] != [a.size for a in kept["leaves"]]:
-        raise FileFormatError(f"{path} holds other arrays than the configuration asks for.")
-    arrays = [
-        jnp.asarray(a, like.dtype).reshape(like.shape)
-        for a, like in zip(kept["leaves"], leaves, strict=True)
-    ]
-    state = jax.tree.unflatten(structure, arrays)
-    return state, int(kept["step"])
-
-
-def new_state_shapes(training: Training) -> State:
-    """A state as `new_state` makes it, with bars anywhere: for its structure only."""
-    network = Transformer.create(
-        jax.random.key(0),
-        max_dim=training.max_dim,
-        bars=training.bars,
-        width=training.width,
-        depth=training.depth,
-        heads=training.heads,
-        hidden=training.hidden,
-    )
-    optimiser = training.optimiser().init(eqx.filter(network, eqx.is_array))
-    return State(network, optimiser, Bars(jnp.zeros(training.bars - 1), jnp.zeros(2)))

@@ -28,7 +28,7 @@ _PER_COLUMN = 1 + 2 * len(FREQUENCIES)
 Cache = tuple[tuple[Array, Array], ...]
 
 
-class Layer(eqx.Module):
+class AttentionLayer(eqx.Module):
     """Attention to the context and a two-layer perceptron, both pre-normalised and residual."""
 
     norm_attention: Float[Array, " w"]
@@ -43,11 +43,11 @@ class Layer(eqx.Module):
     heads: int = eqx.field(static=True)
 
     @staticmethod
-    def create(key: Key, width: int, hidden: int, heads: int, depth: int) -> Layer:
+    def create(key: Key, width: int, hidden: int, heads: int, depth: int) -> AttentionLayer:
         """Random weights; what is added to the residual stream starts small, as 1/sqrt(depth)."""
         k = jax.random.split(key, 6)
         small = (2 * depth) ** -0.5
-        return Layer(
+        return AttentionLayer(
             jnp.ones(width),
             jnp.ones(width),
             _linear(k[0], width, width),
@@ -95,7 +95,7 @@ class Transformer(eqx.Module):
     context_token: Float[Array, " w"]
     query_token: Float[Array, " w"]
     null_token: Float[Array, " w"]
-    layers: tuple[Layer, ...]
+    layers: tuple[AttentionLayer, ...]
     norm: Float[Array, " w"]
     head_y: Float[Array, "w k"]
     bias_y: Float[Array, " k"]
@@ -128,7 +128,8 @@ class Transformer(eqx.Module):
             0.1 * jax.random.normal(k[4], (width,)),
             jax.random.normal(k[5], (width,)),
             tuple(
-                Layer.create(q, width, hidden, heads, depth) for q in jax.random.split(k[6], depth)
+                AttentionLayer.create(q, width, hidden, heads, depth)
+                for q in jax.random.split(k[6], depth)
             ),
             jnp.ones(width),
             0.1 * _linear(k[7], width, bars),

@@ -1,0 +1,68 @@
+"""Checkpoints of training: the weights and the state of Adam in full, never a pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesnet._errors import FileFormatError, InputError
+from bayesnet.pfn.bars import Bars
+from bayesnet.pfn.settings import State, Training
+from bayesnet.pfn.tasks import Tasks
+from bayesnet.posterior.saving import load, save
+
+# The file in the folder of a run; at most so many seconds of work are lost when it is killed.
+CHECKPOINT = "checkpoint.safetensors"
+EVERY = 45.0
+
+
+def signature(tasks: Tasks, training: Training) -> str:
+    """What a checkpoint must agree with; a run may be made longer or shorter on the way."""
+    knobs = asdict(training)
+    del knobs["steps"]
+    return json.dumps(
+        [knobs, repr(tasks.prior), repr(tasks.likelihood), repr(tasks.inputs)], sort_keys=True
+    )
+
+
+def keep(path: Path, state: State, step: int, signature: str) -> None:
+    """Write a checkpoint, atomically."""
+    leaves = [np.asarray(a) for a in jax.tree.leaves(state)]
+    save({"step": step, "signature": signature, "leaves": leaves}, path)
+
+
+def restore(path: Path, training: Training, signature: str) -> tuple[State, int]:
+    """The state and the number of steps done of the checkpoint at `path`.
+
+    Raises `InputError` for one of another run, `FileFormatError` for a damaged one.
+    """
+    kept = load(path)
+    if kept["signature"] != signature:
+        raise InputError(
+            f"{path} is of a run with another configuration; use another folder, or remove it.\n"
+            f"It has {kept['signature']},\nasked for is {signature}."
+        )
+    like = eqx.filter_eval_shape(_empty_state, training)
+    leaves, structure = jax.tree.flatten(like)
+    # Scalars come back from a file as vectors of one number.
+    if [a.size for a in leaves] != [a.size for a in kept["leaves"]]:
+        raise FileFormatError(f"{path} holds other arrays than the configuration asks for.")
+    arrays = [
+        jnp.asarray(a, like.dtype).reshape(like.shape)
+        for a, like in zip(kept["leaves"], leaves, strict=True)
+    ]
+    state = jax.tree.unflatten(structure, arrays)
+    return state, int(kept["step"])
+
+
+def _empty_state(training: Training) -> State:
+    """A state of the shapes that `training` asks for."""
+    network = training.network(jax.random.key(0))
+    optimiser = training.optimiser().init(eqx.filter(network, eqx.is_array))
+    return State(network, optimiser, Bars(jnp.zeros(training.bars - 1), jnp.zeros(2)))

@@ -1,0 +1,251 @@
+"""`PFN`: weights that condition a prior on a table in one forward pass."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesnet._errors import FileFormatError, InputError, unknown_name
+from bayesnet._types import ArrayLike
+from bayesnet.data import Scaling, check_table, make_data
+from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.pfn.bars import Bars
+from bayesnet.pfn.inputs import as_input_law
+from bayesnet.pfn.posterior import PFNPosterior
+from bayesnet.pfn.prediction import BarPrediction
+from bayesnet.pfn.settings import Training
+from bayesnet.pfn.tasks import Tasks
+from bayesnet.pfn.train import run
+from bayesnet.pfn.transformer import Transformer
+from bayesnet.posterior.saving import load, save
+
+WEIGHTS = Path(__file__).parent / "weights"
+# What to do with tables of more rows than the PFN was trained for.
+LONGER = ("error", "subsample")
+
+
+@dataclass(frozen=True, eq=False)
+class PFN:
+    """A prior-data fitted network (Mueller et al. 2022): a prior, amortised.
+
+    A transformer that was trained on tables drawn from a prior to give the predictive law of new
+    rows; conditioning on a table is one forward pass, hyper-parameters averaged over.
+
+    `network` and `bars` are its weights; `card` says what it was trained on: name, prior, noise,
+    `dims` (numbers of columns), `max_rows`, steps, seed, and how good it is (`certificate`).
+    """
+
+    network: Transformer
+    bars: Bars
+    card: dict[str, Any]
+
+    @property
+    def max_rows(self) -> int:
+        """The longest context that it was trained for."""
+        return int(self.card["buckets"][-1])
+
+    @property
+    def max_dim(self) -> int:
+        """The most columns that it accepts; it was trained for those of `card["dims"]`."""
+        return self.network.max_dim
+
+    def __repr__(self) -> str:
+        return (
+            f"PFN({self.card['name']!r}, up to {self.max_dim} columns and {self.max_rows} rows, "
+            f"trained for {list(self.card['dims'])} columns, {self.card['steps']} steps)"
+        )
+
+    @staticmethod
+    def from_pretrained(name: str = "gp") -> PFN:
+        """The weights `name` that ship with the library.
+
+        "gp": Gaussian processes, Matern-5/2 and RBF, with random lengthscales, amplitude and
+        noise. Raises `InputError` for an unknown name and `FileFormatError` for weights that were
+        altered or are of another version.
+        """
+        known = sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))
+        if name not in known:
+            raise unknown_name("set of weights", name, known)
+        return PFN.load(WEIGHTS / f"{name}.safetensors")
+
+    @staticmethod
+    def load(path: str | Path) -> PFN:
+        """The PFN saved at `path`; the file cannot run code.
+
+        Raises `FileFormatError` for a file that is altered, of another version, or no PFN.
+        """
+        loaded = load(path)
+        if not isinstance(loaded, PFN):
+            raise FileFormatError(f"{path} holds a {type(loaded).__name__}, not a PFN.")
+        return _cast(loaded, jnp.float32)
+
+    def save(self, path: str | Path, *, half: bool = True) -> None:
+        """Write the weights (float16 if `half`, else float32) and the card, with a checksum."""
+        save(_cast(self, jnp.float16) if half else self, path)
+
+    @staticmethod
+    def train(
+        prior: Any,
+        likelihood: Any = None,
+        *,
+        inputs: Any = None,
+        dims: tuple[int, ...] | None = None,
+        name: str = "own",
+        folder: str | Path | None = None,
+        progress: Any = None,
+        **knobs: Any,
+    ) -> PFN:
+        """Train on tables drawn from a prior.
+
+        Args:
+            prior: an object with `sample(key, x (n, d), s) -> (s, n, 1)` in scaled coordinates; a
+                function `d -> prior`; or a `bn.pfn.Mixture` of these.
+            likelihood: `bn.GaussianLikelihood()`, with `noise_std` in scaled coordinates (a
+                log-normal law with median 0.14 if None).
+            inputs: the law of inputs in scaled coordinates: a table of rows, `bn.Box`, a
+                `bn.pfn.MixedInputs`; a mixture of laws if None.
+            dims: the numbers of columns of the tables; that of the prior, or 1, if None.
+            name: for the card.
+            folder: where checkpoints and the log are kept; a run that was stopped goes on there.
+            progress: called with ("training", steps done, steps).
+            knobs: of `bn.pfn.Training`: `steps`, `seed`, `width`, `buckets`, ...
+
+        Raises `InputError` or `UnsupportedError` for what cannot be trained on.
+        """
+        if dims is None:
+            dims = (int(getattr(prior, "in_dim", 1)),)
+        known = [f.name for f in fields(Training)]
+        for knob in knobs:
+            if knob not in known:
+                raise unknown_name("knob of training", knob, known)
+        knobs.setdefault("max_dim", max(dims))
+        training = Training(dims=tuple(dims), **knobs)
+        tasks = Tasks(
+            prior,
+            GaussianLikelihood() if likelihood is None else likelihood,
+            as_input_law(inputs),
+            training.dims,
+            training.buckets[-1],
+            training.queries,
+        )
+        return train_tasks(tasks, training, name, folder=folder, progress=progress)
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        scaling: Scaling | None = None,
+        longer: str = "error",
+        seed: int = 0,
+        warn: bool = True,
+    ) -> PFNPosterior:
+        """Condition on a table.
+
+        Args:
+            X: inputs, n x d, in the user's units. y: targets, n or n x m (outputs independent).
+            scaling: the coordinate map; from the data (mean 0, sd 1) if None.
+            longer: for tables of more rows than it was trained for: "error", or "subsample" (a
+                random choice of rows, by `seed`).
+            warn: warn, in words, where the table is unlike the training prior.
+
+        Raises `InputError` for data that cannot be used, or more columns or rows than accepted.
+        """
+        if longer not in LONGER:
+            raise unknown_name("value of longer", longer, LONGER)
+        x_matrix, y_matrix, _ = check_table(X, y)
+        n, d = x_matrix.shape
+        if d > self.max_dim:
+            raise InputError(
+                f"X has {d} columns, this PFN accepts at most {self.max_dim}: choose columns, or use "
+                'another method such as inference="hmc".'
+            )
+        if n > self.max_rows:
+            if longer == "error":
+                raise InputError(
+                    f"The table has {n} rows, this PFN was trained for at most {self.max_rows}: pass "
+                    'longer="subsample" for a random choice of them, or use another method.'
+                )
+            chosen = np.sort(np.random.default_rng(seed).permutation(n)[: self.max_rows])
+            x_matrix, y_matrix = x_matrix[chosen], y_matrix[chosen]
+        if scaling is None:
+            scaling = Scaling.from_data(x_matrix, y_matrix)
+        data = make_data(x_matrix, y_matrix, None, scaling, pad=False)
+        posterior = PFNPosterior(self, data)
+        if warn:
+            self._warn(posterior)
+        return posterior
+
+    def predict_many(self, X: ArrayLike, y: ArrayLike, X_new: ArrayLike) -> list[BarPrediction]:
+        """Predictions of many tables of the same shape, conditioned in one program.
+
+        Args:
+            X: (t, n, d), y: (t, n): t tables in user units. X_new: (t, q, d), the new rows of each.
+
+        The same as `fit(X[i], y[i]).predict(X_new[i])` for every i. Raises `InputError` as these.
+        """
+        from bayesnet.pfn.many import predict_many
+
+        return predict_many(self, X, y, X_new)
+
+    def _warn(self, posterior: PFNPosterior) -> None:
+        data = posterior.data
+        if data.in_dim not in self.card["dims"]:
+            warnings.warn(
+                f"This PFN was trained for {list(self.card['dims'])} columns, the table has "
+                f"{data.in_dim}: nothing is claimed about its accuracy there.",
+                stacklevel=3,
+            )
+        limit = self.card.get("surprise_limit")
+        if limit is not None and posterior.surprise > limit:
+            warnings.warn(
+                f"The table is unlike what this PFN was trained on: half of its rows, predicted by the "
+                f"other half, have a mean square score of {posterior.surprise:.1f}, which "
+                f"1 in 200 tables of the prior exceed {limit:.1f}. Compare with another method.",
+                stacklevel=3,
+            )
+
+
+def train_tasks(
+    tasks: Tasks,
+    training: Training,
+    name: str,
+    *,
+    folder: str | Path | None = None,
+    progress: Any = None,
+) -> PFN:
+    """Train on `tasks`; see `PFN.train`."""
+    state = run(tasks, training, folder=folder, progress=progress)
+    return PFN(state.network, state.bars, make_card(tasks, training, name))
+
+
+def make_card(tasks: Tasks, training: Training, name: str) -> dict[str, Any]:
+    """What is known of a PFN before it is tested."""
+    if not isinstance(name, str) or not name:
+        raise InputError(f"name must be text, got {name!r}.")
+    return {
+        "name": name,
+        "prior": repr(tasks.prior),
+        "likelihood": repr(tasks.likelihood),
+        "inputs": repr(tasks.inputs),
+        "dims": training.dims,
+        "buckets": training.buckets,
+        "steps": training.steps,
+        "datasets": training.steps * training.batch,
+        "seed": training.seed,
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }
+
+
+def _cast(pfn: PFN, dtype: Any) -> PFN:
+    """The network in another precision; bars stay float32, for edges must stay apart."""
+    network = jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, pfn.network)
+    return PFN(network, pfn.bars, pfn.card)

@@ -1,0 +1,181 @@
+"""The posterior of a PFN: an encoded context that answers queries in one forward pass."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import ndtri
+
+from bayesnet._types import Array, ArrayLike, Float
+from bayesnet.data import Data, as_matrix
+from bayesnet.pfn.bars import BarDistribution
+from bayesnet.pfn.prediction import BarPrediction
+from bayesnet.pfn.transformer import Transformer, pad_columns
+
+# Query rows of one call of the compiled program; what is left is padded to the next of these.
+CHUNKS = (16, 128, 1024)
+# Scaled inputs beyond this were next to never seen in training.
+FAR = 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class PFNPosterior:
+    """A table that conditions a PFN: the weights and the scaled training rows.
+
+    There are no draws and no chains: `predict` is one forward pass over the cached context.
+    """
+
+    pfn: Any
+    data: Data
+
+    @cached_property
+    def _context(self) -> tuple[Any, Array, Array]:
+        """The encoded context of every output (leading axis m), its mask, and the columns used."""
+        x, y, mask, used = pad_context(self.pfn, self.data.x, self.data.y)
+        return encode(self.pfn.network, x, y, mask, used), mask, used
+
+    def predict(self, x: ArrayLike, *, warn: bool = True) -> BarPrediction:
+        """The predictive law at `x` (n, d), in the units of y.
+
+        Args:
+            x: inputs in user units, n x d.
+            warn: warn if rows lie far outside of what the PFN was trained on.
+
+        Raises `InputError` for the wrong number of columns, NaN, or no rows.
+        """
+        matrix = as_matrix(x, "X", columns=self.data.in_dim)
+        scaling = self.data.scaling
+        scaled = scaling.x_in(matrix)
+        if warn and np.abs(scaled).max() > FAR:
+            row = int(np.argmax(np.abs(scaled).max(axis=1)))
+            warnings.warn(
+                f"Row {row} lies {np.abs(scaled).max():.1f} standard deviations from the centre of "
+                f"the table: the PFN was trained within about {FAR:.0f}, and extrapolates there.",
+                stacklevel=2,
+            )
+        return self.prediction(matrix, *self.logits(scaled))
+
+    def prediction(
+        self, x: np.ndarray, logits_y: np.ndarray, logits_f: np.ndarray
+    ) -> BarPrediction:
+        """The law in user units that logits (n, m, k) of the bars stand for at `x` (n, d)."""
+        bars, scaling = self.pfn.bars, self.data.scaling
+        edges, tails = np.asarray(bars.edges, np.float64), np.asarray(bars.tails, np.float64)
+        y, f = (
+            BarDistribution(np.asarray(a, np.float64)[None], edges, tails).affine(
+                scaling.y_loc, scaling.y_scale
+            )
+            for a in (logits_y, logits_f)
+        )
+        return BarPrediction(y, f.mean, f, partial(self.correlations, x))
+
+    def logits(self, scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (n, m, k) of the bars of y and of f at scaled inputs, by chunks."""
+        cache, mask, used = self._context
+        padded, _ = pad_columns(scaled.astype(np.float32), self.pfn.network.max_dim)
+        parts = [
+            [np.asarray(a)[:, :count] for a in decode(self.pfn.network, cache, mask, rows, used)]
+            for rows, count in chunks(padded)
+        ]
+        y, f = (np.concatenate([p[i] for p in parts], axis=1) for i in range(2))
+        return np.swapaxes(y, 0, 1), np.swapaxes(f, 0, 1)
+
+    def correlations(self, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Correlations between the rows of `x` of the function and of y, (m, n, n) each.
+
+        By looking one observation ahead; see `bayesnet.pfn.joint.correlations`.
+        """
+        from bayesnet.pfn.joint import correlations
+
+        return correlations(self, as_matrix(x, "X", columns=self.data.in_dim))
+
+    def sample_paths(self, x: ArrayLike, num: int, seed: int = 0) -> np.ndarray:
+        """`num` joint draws of new observations at `x` (n, d), point after point: (num, n, m).
+
+        See `bayesnet.pfn.joint.sample_paths`. Raises `InputError` where table and points together are
+        more rows than the PFN was trained for.
+        """
+        from bayesnet.pfn.joint import sample_paths
+
+        return sample_paths(self, as_matrix(x, "X", columns=self.data.in_dim), num, seed)
+
+    @cached_property
+    def surprise(self) -> float:
+        """How unlike its training data the PFN finds this table: 1 is usual, NaN below 6 rows.
+
+        Half of the rows (every other one) predict the other half, and the other way round; this
+        is the mean square of the normal scores of the targets in their predicted laws.
+        """
+        n = self.data.num_rows
+        if n < 6:
+            return float("nan")
+        scores = []
+        for first in (0, 1):
+            seen, hidden = np.arange(first, n, 2), np.arange(1 - first, n, 2)
+            x, y, mask, used = pad_context(self.pfn, self.data.x[seen], self.data.y[seen])
+            cache = encode(self.pfn.network, x, y, mask, used)
+            padded, _ = pad_columns(self.data.x[hidden], self.pfn.network.max_dim)
+            for rows, start in zip(chunks(padded), range(0, len(hidden), CHUNKS[-1]), strict=True):
+                logits, _ = decode(self.pfn.network, cache, mask, rows[0], used)
+                targets = self.data.y[hidden[start : start + rows[1]]].T
+                p = self.pfn.bars.law(logits[:, : rows[1]]).cdf(jnp.asarray(targets))
+                scores.append(ndtri(np.clip(np.asarray(p, np.float64), 1e-6, 1 - 1e-6)).ravel())
+        return float(np.mean(np.concatenate(scores) ** 2))
+
+    def save(self, path: str | Path) -> None:
+        """Write this posterior, weights included, to one file (never a pickle)."""
+        from bayesnet.posterior.saving import save
+
+        save(self, path)
+
+
+def pad_context(
+    pfn: Any, x: np.ndarray, y: np.ndarray, extra: int = 0
+) -> tuple[Array, Array, Array, Array]:
+    """x (b, D), y (m, b), mask (b,) and used columns (D,), b the bucket of n + extra rows."""
+    n = len(x)
+    size = next((b for b in pfn.card["buckets"] if n + extra <= b), n + extra)
+    padded, used = pad_columns(np.asarray(x, np.float32), pfn.network.max_dim)
+    rows = np.zeros((size, padded.shape[1]), np.float32)
+    rows[:n] = padded
+    targets = np.zeros((y.shape[1], size), np.float32)
+    targets[:, :n] = y.T
+    mask = np.arange(size) < n
+    return jnp.asarray(rows), jnp.asarray(targets), jnp.asarray(mask), jnp.asarray(used)
+
+
+def chunks(x: np.ndarray) -> Iterator[tuple[Array, int]]:
+    """The rows of `x` in blocks of a few sizes, the last one padded, each with its number of rows."""
+    for start in range(0, len(x), CHUNKS[-1]):
+        rows = x[start : start + CHUNKS[-1]]
+        yield jnp.asarray(pad(rows, next(c for c in CHUNKS if len(rows) <= c))), len(rows)
+
+
+def pad(a: np.ndarray, size: int) -> np.ndarray:
+    """`a` (n, ...) with zeros up to `size` rows."""
+    return np.concatenate([a, np.zeros((size - len(a), *a.shape[1:]), a.dtype)])
+
+
+@eqx.filter_jit
+def encode(
+    network: Transformer, x: Float[Array, "n d"], y: Float[Array, "m n"], mask: Array, used: Array
+) -> Any:
+    """The encoded contexts of all outputs."""
+    return jax.vmap(lambda column: network.encode(x, column, mask, used))(y)
+
+
+@eqx.filter_jit
+def decode(
+    network: Transformer, cache: Any, mask: Array, x: Float[Array, "q d"], used: Array
+) -> tuple[Float[Array, "m q k"], Float[Array, "m q k"]]:
+    """Logits of y and f for every output."""
+    return jax.vmap(lambda c: network.decode(c, mask, x, used))(cache)

@@ -1,0 +1,99 @@
+"""The knobs of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import optax
+
+from bayesnet._errors import InputError
+from bayesnet._types import Key
+from bayesnet.pfn.bars import Bars
+from bayesnet.pfn.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Training:
+    """The knobs of a run.
+
+    Args:
+        steps: optimiser steps. batch: tasks a step.
+        buckets: sizes to which contexts are padded; every step has contexts of one bucket, of
+            sizes down to the bucket below.
+        dims: numbers of columns, and `dim_weights` how often each comes; equally often if None.
+        max_dim: columns that the network accepts (at least those of `dims`).
+        width, depth, heads, hidden, bars: the transformer (`hidden`: of its perceptrons).
+        queries: query rows of a task.
+        learning_rate: the highest; linear warm-up over `warmup` steps, then a cosine to 0.
+        seed: of weights and tasks.
+
+    Raises `InputError` for numbers out of range.
+    """
+
+    steps: int = 20_000
+    batch: int = 32
+    buckets: tuple[int, ...] = (4, 10, 20, 40, 70, 100)
+    dims: tuple[int, ...] = (1,)
+    dim_weights: tuple[float, ...] | None = None
+    max_dim: int = 10
+    width: int = 128
+    depth: int = 4
+    heads: int = 4
+    hidden: int = 256
+    bars: int = 320
+    queries: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("buckets", "dims"):
+            object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
+        weights = (1.0,) * len(self.dims) if self.dim_weights is None else self.dim_weights
+        object.__setattr__(self, "dim_weights", tuple(float(w) for w in weights))
+        for name in ("steps", "batch", "queries", "max_dim", "warmup"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if (
+            not self.buckets
+            or list(self.buckets) != sorted(set(self.buckets))
+            or self.buckets[0] < 1
+        ):
+            raise InputError(f"buckets must be increasing sizes, got {self.buckets}.")
+        if not self.dims or min(self.dims) < 1 or max(self.dims) > self.max_dim:
+            raise InputError(
+                f"dims must lie between 1 and max_dim={self.max_dim}, got {self.dims}."
+            )
+        if len(self.dim_weights) != len(self.dims) or min(self.dim_weights) <= 0:  # type: ignore[arg-type]
+            raise InputError("dim_weights are positive numbers, one for each of dims.")
+        if not 0 < self.learning_rate < 1:
+            raise InputError(f"learning_rate must lie in (0, 1), got {self.learning_rate}.")
+
+    def network(self, key: Key) -> Transformer:
+        """A transformer of these sizes with random weights."""
+        return Transformer.create(
+            key,
+            max_dim=self.max_dim,
+            bars=self.bars,
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+            hidden=self.hidden,
+        )
+
+    def optimiser(self) -> optax.GradientTransformation:
+        """Adam with clipped gradients."""
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, self.learning_rate, min(self.warmup, self.steps // 2 + 1), self.steps
+        )
+        return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b1=0.9, b2=0.98))
+
+
+class State(eqx.Module):
+    """What a checkpoint holds."""
+
+    network: Transformer
+    optimiser: Any
+    bars: Bars
