@@ -145,11 +145,18 @@ class Activation(KernelLayer):
 
     def moments(self, moments: Moments, variances: Variances) -> Moments:
         dual = resolve_dual(self.fn, self.parameter)
+        if moments.paired and not moments.full:
+            value, slope = dual.with_itself(moments.cov)
+            ntk = None if moments.ntk is None else moments.ntk * slope
+            return replace(moments, cov=value, left=value, right=value, ntk=ntk)
         v1, v2 = moments.variances()
+        own = [
+            dual.value(m.cov, *m.variances()) if m.full else dual.with_itself(m.cov)[0]
+            for m in moments.self_pairs()
+        ]
         ntk = moments.ntk
         if ntk is not None:
             ntk = ntk * dual.slope(moments.cov, v1, v2)
-        own = [dual.value(m.cov, *m.variances()) for m in moments.self_pairs()]
         cov = dual.value(moments.cov, v1, v2)
         return replace(moments, cov=cov, left=own[0], right=own[1], ntk=ntk)
 

@@ -34,10 +34,10 @@ class Moments:
 
     Fields, `space` being () for vectors, (h, w) for maps whose pixels meet only their own, or
     (h, h, w, w) for all pairs of pixels (what pooling needs):
-        cov: (n, k, *space) for all pairs of rows, or (n, *space) for rows paired one by one.
+        cov: (n, k, *space) for all pairs of rows, or (n, *space) for rows with themselves.
         left, right: (n, *space) and (k, *space), of rows with themselves.
         ntk: as `cov`, or None if it is not asked for.
-        paired: which of the two forms `cov` has.
+        paired: which of the two forms `cov` has; in the second, left and right equal it.
         full: whether maps have all pairs of pixels.
     """
 

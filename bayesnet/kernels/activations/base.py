@@ -21,9 +21,17 @@ class Dual:
         slope: `E[phi'(u) phi'(v)]`, which is the derivative of `value` by the covariance.
         missing: None for closed forms; else `v -> ` the share of `E[phi^2]` that the expansion
             leaves out at variance v, for value and slope: bounds of their relative errors.
+        norms: a shorter way to `with_itself`, or None.
     """
 
     function: Callable[[Array], Array]
     value: OfPair
     slope: OfPair
     missing: Callable[[Array], tuple[Array, Array]] | None = None
+    norms: Callable[[Array], tuple[Array, Array]] | None = None
+
+    def with_itself(self, v: Array) -> tuple[Array, Array]:
+        """`E[phi(u)^2]` and `E[phi'(u)^2]` at variances v."""
+        if self.norms is not None:
+            return self.norms(v)
+        return self.value(v, v, v), self.slope(v, v, v)

@@ -1,0 +1,194 @@
+"""Dual activations against two-dimensional quadrature, their slopes and gradients."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bayesnet as bn
+from bayesnet.kernels.activations import ACTIVATIONS, resolve_dual
+from bayesnet.kernels.activations.closed_forms import rectifier
+
+PAIRS = [(0.3, 1.0, 0.5), (-0.9, 1.5, 0.7), (0.0, 0.4, 2.0), (1.9, 2.0, 2.0), (-1.9999, 2.0, 2.0)]
+# Expansions of smooth functions, of which tanh is tested in their place.
+SAME_FORM = {"gelu_tanh", "sigmoid", "silu", "swish", "softplus"}
+
+
+def panels(edges, nodes):
+    x, w = np.polynomial.legendre.leggauss(nodes)
+    edges = np.asarray(edges)
+    half = 0.5 * np.diff(edges)[:, None]
+    return (0.5 * (edges[1:] + edges[:-1])[:, None] + half * x).ravel(), (half * w).ravel()
+
+
+def pair_mean(phi, k, v1, v2):
+    """E[phi(u) phi(v)] in polar coordinates: every sector in which no argument changes its sign is
+    integrated apart, so that corners and steps at 0 cost nothing."""
+    angle = np.arccos(np.clip(k / np.sqrt(v1 * v2), -1, 1))
+    cuts = np.array([0.5 * np.pi, 1.5 * np.pi, angle + 0.5 * np.pi, angle - 0.5 * np.pi])
+    cuts = np.unique(np.concatenate([[0.0], np.mod(cuts, 2 * np.pi), [2 * np.pi]]))
+    t, wt = panels(cuts, 80)
+    r, wr = panels(np.linspace(0.0, 12.0, 31), 12)
+    wr = wr * r * np.exp(-0.5 * r**2) / (2 * np.pi)
+    u = np.sqrt(v1) * np.outer(r, np.cos(t))
+    v = np.sqrt(v2) * np.outer(r, np.cos(t - angle))
+    return wr @ (phi(u) * phi(v)) @ wt
+
+
+def derivative_of(phi):
+    return lambda u: np.asarray(jax.jvp(phi, (jnp.asarray(u),), (jnp.ones(u.shape),))[1])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SAME_FORM else [])
+        for name in sorted(ACTIVATIONS)
+    ],
+)
+def test_duals_equal_two_dimensional_quadrature(name):
+    with jax.enable_x64(True):
+        dual = resolve_dual(name)
+        k, v1, v2 = (jnp.asarray(a) for a in np.array(PAIRS).T)
+        values, slopes = np.asarray(jax.jit(lambda *a: (dual.value(*a), dual.slope(*a)))(k, v1, v2))
+        derivative = derivative_of(dual.function)
+        for i, pair in enumerate(PAIRS):
+            scale = pair_mean(dual.function, pair[1], pair[1], pair[1])
+            expected = pair_mean(dual.function, *pair)
+            assert abs(values[i] - expected) < 1e-6 * max(1.0, scale), (name, pair)
+            # The corner of the derivative of elu is the only one that the expansion smooths.
+            tolerance = 5e-5 if name == "elu" else 2e-6
+            expected = pair_mean(derivative, *pair)
+            scale = pair_mean(derivative, pair[1], pair[1], pair[1])
+            assert abs(slopes[i] - expected) < tolerance * max(1.0, scale), (name, pair)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"), [("leaky_relu", 0.3), ("monomial", 3), ("rbf", 0.4)]
+)
+def test_parameters(name, parameter):
+    with jax.enable_x64(True):
+        dual = resolve_dual(name, parameter)
+        for k, v1, v2 in PAIRS:
+            value = dual.value(*(jnp.asarray(a) for a in (k, v1, v2)))
+            expected = pair_mean(dual.function, k, v1, v2)
+            np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-12)
+    if name == "rbf":
+        np.testing.assert_allclose(value, np.exp(-parameter * (v1 + v2 - 2 * k)), rtol=1e-6)
+
+
+def test_an_expansion_of_a_users_function_equals_the_closed_form():
+    with jax.enable_x64(True):
+        k, v1, v2 = (jnp.asarray(a) for a in np.array(PAIRS).T)
+        for own, name in [(jax.scipy.special.erf, "erf"), (jnp.sin, "sin")]:
+            ours, closed = resolve_dual(own), resolve_dual(name)
+            np.testing.assert_allclose(ours.value(k, v1, v2), closed.value(k, v1, v2), atol=1e-9)
+            np.testing.assert_allclose(ours.slope(k, v1, v2), closed.slope(k, v1, v2), atol=1e-7)
+
+
+def test_what_an_expansion_leaves_out_bounds_its_error():
+    with jax.enable_x64(True):
+        dual = resolve_dual("tanh")
+        sds, shares = np.array([1.0, 3.0, 6.0]), np.array([0.9, 0.99, 0.999])
+        v = jnp.asarray(sds**2)[:, None] + jnp.zeros(3)
+        k = v * shares
+        values = jax.jit(lambda *a: (dual.value(*a), dual.slope(*a)))(k, v, v)
+        bounds = jax.jit(dual.missing)(v)
+        for ours, bound, phi in zip(
+            values, bounds, (dual.function, derivative_of(dual.function)), strict=True
+        ):
+            for i, sd in enumerate(sds):
+                whole = pair_mean(phi, sd**2, sd**2, sd**2)
+                for j, share in enumerate(shares):
+                    error = abs(ours[i, j] - pair_mean(phi, share * sd**2, sd**2, sd**2)) / whole
+                    assert error <= bound[i, j] + 1e-9, (sd, share)
+        assert bounds[0][0, 0] < 1e-9
+        assert bounds[0][2, 0] > 1e-6
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "erf", "gelu", "tanh", "monomial", "cos"])
+def test_gradients_equal_finite_differences(name):
+    with jax.enable_x64(True):
+        dual = resolve_dual(name)
+        args = tuple(jnp.asarray(a) for a in np.array(PAIRS[:3]).T)
+
+        def both(*args):
+            return jnp.stack([dual.value(*args), dual.slope(*args)])
+
+        jitted = jax.jit(both)
+        _, pullback = jax.vjp(jitted, *args)
+        for i in range(2):
+            ours = pullback(jnp.zeros((2, 3)).at[i].set(1.0))
+            for j, step in enumerate(1e-5 * np.eye(3)):
+                up, down = (
+                    jitted(*[a + sign * s for a, s in zip(args, step, strict=True)])[i]
+                    for sign in (1, -1)
+                )
+                np.testing.assert_allclose(ours[j], (up - down) / 2e-5, rtol=1e-5, atol=1e-7)
+            if i == 0:  # the derivative by the covariance is the slope itself
+                np.testing.assert_allclose(ours[0], jitted(*args)[1], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - SAME_FORM))
+def test_gradients_are_finite_at_equal_points_and_at_zero(name):
+    with jax.enable_x64(True):
+        dual = resolve_dual(name)
+        edge = [(1.3, 1.3, 1.3), (0.0, 0.0, 1.0), (0.0, 0.0, 0.0), (-1.3, 1.3, 1.3)]
+        args = tuple(jnp.asarray(a) for a in np.array(edge).T)
+        total = jax.jit(
+            jax.value_and_grad(
+                lambda *a: jnp.sum(dual.value(*a)) + jnp.sum(dual.slope(*a)), argnums=(0, 1, 2)
+            )
+        )
+        value, gradient = total(*args)
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all(), name
+
+
+def test_matrices_of_expansions_have_exact_diagonals_and_are_positive():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(12, 2)) * 4.0
+        x[1] = x[0]
+        k = jnp.asarray(x @ x.T)
+        v = jnp.diagonal(k)
+        dual = resolve_dual("tanh")
+        matrix = np.asarray(jax.jit(dual.value)(k, v[:, None], v[None]))
+        own = np.asarray(dual.with_itself(v)[0])
+        np.testing.assert_allclose(np.diag(matrix), own, rtol=1e-12)
+        np.testing.assert_allclose(matrix[0], matrix[1], rtol=1e-12)
+        assert np.linalg.eigvalsh(matrix)[0] > -1e-12
+        for i in range(4):
+            assert abs(own[i] - pair_mean(np.tanh, *[float(v[i])] * 3)) < 1e-8
+
+
+def test_rectifiers_are_one_family():
+    with jax.enable_x64(True):
+        k, v1, v2 = (jnp.asarray(a) for a in np.array(PAIRS).T)
+        relu, absolute = rectifier(0.0), rectifier(-1.0)
+        # relu(u) = (u + |u|) / 2
+        np.testing.assert_allclose(relu.value(k, v1, v2), 0.25 * (k + absolute.value(k, v1, v2)))
+        u = jnp.linspace(-2, 2, 5)
+        np.testing.assert_array_equal(relu.function(u), jax.nn.relu(u))
+        np.testing.assert_array_equal(absolute.function(u), jnp.abs(u))
+
+
+def test_bad_activations_are_refused():
+    with pytest.raises(bn.InputError, match="Did you mean 'relu'"):
+        bn.kernels.Activation("rellu")
+    with pytest.raises(bn.InputError, match="no parameter"):
+        bn.kernels.Activation("relu", 2.0)
+    with pytest.raises(bn.InputError, match="above 0"):
+        bn.kernels.Activation("rbf", -1.0)
+    with pytest.raises(bn.InputError, match="whole number"):
+        bn.kernels.Activation("monomial", 1.5)
+    with pytest.raises(bn.InputError, match=r"jax\.numpy"):
+        bn.kernels.Activation(lambda u: np.tanh(u))
+    with pytest.raises(bn.InputError, match="same shape"):
+        bn.kernels.Activation(lambda u: u.sum())
+    with pytest.raises(bn.InputError, match="carries its parameters"):
+        bn.kernels.Activation(jnp.tanh, 1.0)
+    with pytest.raises(bn.InputError, match="name or a function"):
+        bn.kernels.Activation(3)
