@@ -2,7 +2,7 @@
 
 Declared before the runs: Friedman's first function of 8 inputs (three without effect), noise sd 0.1 of
 the signal's; 10 random rows to start with, then five times ten more from a pool of 300; 500 test points,
-RMSE against the function, NLL of noisy observations; 8 seeds, the same tables and starts for every arm. Network MLP 8-50-50-1 tanh, HMC with 4
+RMSE against the function, NLL of noisy observations; 5 seeds, the same tables and starts for every arm. Network MLP 8-50-50-1 tanh, HMC with 4
 chains, noise learned. Arms: prior `n01` (N(0, 1) weights, "ntk") or `matched` (the library's default
 process), rows chosen by `variance` or at `random`. `variance`: greedily the row of largest variance of the
 function given those chosen before it in the same batch, by the covariance of the posterior draws.
@@ -57,7 +57,7 @@ def one(seed: int, arm: str, quick: bool) -> dict:
     order = rng.permutation(300)
     chosen = list(order[:10])
     prior = None if prior_name == "matched" else bn.NetworkPrior(default_network(), in_dim=8)
-    steps = {"warmup": 20, "draws": 10} if quick else {"warmup": 200, "draws": 75}
+    steps = {"warmup": 20, "draws": 10} if quick else {"warmup": 150, "draws": 60}
     errors, scores, hats = [], [], []
     for size in SIZES:
         if size > len(chosen):
@@ -68,7 +68,7 @@ def one(seed: int, arm: str, quick: bool) -> dict:
                 f = np.asarray(post.functions(x[rest]))[..., 0]
                 noise = float(np.sqrt(np.mean(post.predict(x[:1]).aleatoric_std ** 2)))
                 chosen += [rest[i] for i in by_variance(f, noise, 10)]
-        method = bn.HMC(max_steps=128, **steps)
+        method = bn.HMC(max_steps=64, **steps)
         post = bn.fit(prior, x[chosen], y[chosen], inference=method, seed=seed, warn=False)
         prediction = post.predict(x_new)
         errors.append(float(np.sqrt(np.mean((prediction.mean[:, 0] - f_new) ** 2)) / f_new.std()))
@@ -87,7 +87,7 @@ def one(seed: int, arm: str, quick: bool) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="tiny runs, kept in another file")
     args = parser.parse_args()
     warnings.simplefilter("ignore", bn.ConvergenceWarning)

@@ -6,7 +6,7 @@ sd sqrt(T) times the prior's, every row counting 1 / T times (`sample_weight`). 
 does that, and `check` compares log densities.
 
 Declared before the runs: digits of classes 0 to 7 as in `classification.py` (three disjoint sets of 200
-rows to learn from, 280 to test on); MLP 64-50-50-8 tanh ("ntk"); HMC, 4 chains; T = 0.03, 0.1, 0.3, 1, 3;
+rows to learn from, 280 to test on); MLP 64-50-8 tanh ("ntk"); HMC, 4 chains; T = 0.03, 0.1, 0.3, 1, 3;
 arms `n01`, `n01_raw`, `matched` as there. T = 1 is Bayes; NLL is of test labels.
 
     python benchmarks/cold_posterior.py
@@ -43,9 +43,9 @@ def tempered(prior: bn.NetworkPrior, temperature: float) -> bn.NetworkPrior:
 def one(split: int, arm: str, temperature: float) -> dict:
     x, y, x_new, y_new, _ = digits_split(split)
     post = bn.fit(
-        tempered(digits_prior("digits_mlp", arm), temperature), x, y,
+        tempered(digits_prior("digits_small", arm), temperature), x, y,
         likelihood=bn.CategoricalLikelihood(), sample_weight=np.full(len(y), 1 / temperature),
-        inference=bn.HMC(warmup=250, draws=100, max_steps=128), seed=split, warn=False,
+        inference=bn.HMC(warmup=150, draws=75, max_steps=64), seed=split, warn=False,
     )  # fmt: skip
     return class_scores(post.predict(x_new), y_new) | convergence(post)
 
@@ -53,7 +53,7 @@ def one(split: int, arm: str, temperature: float) -> dict:
 def check(temperature: float = 0.1) -> float:
     """The largest error of log density differences against those at T = 1, divided by T."""
     x, y, _, _, _ = digits_split(0)
-    cold = digits_prior("digits_mlp", "n01")
+    cold = digits_prior("digits_small", "n01")
     cold_prior = tempered(cold, temperature)
     likelihood, codes = bn.CategoricalLikelihood().encode(y)
     scaling = Scaling.identity(64, 1)
