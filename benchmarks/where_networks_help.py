@@ -8,6 +8,7 @@ a convolutional network, and the process on pixels.)
     width 0.02. Matern-5/2 with the library's default laws of lengthscale and variance; network MLP
     1-50-50-1 tanh, HMC. Arms: `n01`, `matched`, `ensemble` (plain, under `n01`), `gp` (the very
     target, hyper-parameters integrated), `gp_fitted` (Matern-5/2 by marginal likelihood).
+    `matched_scale`, with lengthscale and variance as latents, was added after the others were seen.
 `large`: 10,000 rows of Friedman's first function of 8 inputs, three of them without effect, noise sd
     0.2 of the signal's. Target Matern-5/2 with lengthscale sqrt(2 d) and variance 1; network MLP
     8-50-50-1 tanh, SGHMC with batches of 256. `gp_subset` (1,000 rows), `gp_inducing` (Titsias 2009,
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from _processes import exact_gp, hierarchical_gp, inducing_gp, matern52
@@ -80,8 +81,17 @@ def one_changing(problem: str, seed: int, arm: str, quick: bool) -> dict:
     if arm == "ensemble":
         method = bn.DeepEnsemble(**PLAIN_ENSEMBLE, steps=50 if quick else 3000)
     prior = None if arm == "matched" else bn.NetworkPrior(default_network(), in_dim=1)
+    if arm == "matched_scale":
+        prior = rescaled_prior()
     post = bn.fit(prior, x, y, inference=method, seed=seed, warn=False)
     return scores(post.predict(x_new), y_new, f_new) | convergence(post)
+
+
+@cache
+def rescaled_prior() -> bn.RescaledPrior:
+    plain = bn.NetworkPrior(default_network(), in_dim=1)
+    laws = {"lengthscale": default_lengthscale(1), "outputscale": default_outputscale()}
+    return bn.match_rescaled(plain, "matern52", bn.Box(-2.0, 2.0), **laws, seed=0).prior
 
 
 def fitted_gp(x, y, x_new, rows: int, inducing: int | None = None, seed: int = 0):
@@ -140,7 +150,11 @@ def one_large(problem: str, seed: int, arm: str, quick: bool) -> dict:
 
 
 PARTS = {
-    "lengths": (one_changing, ("chirp", "step"), ("n01", "matched", "ensemble", "gp", "gp_fitted")),
+    "lengths": (
+        one_changing,
+        ("chirp", "step"),
+        ("n01", "matched", "matched_scale", "ensemble", "gp", "gp_fitted"),
+    ),
     "large": (
         one_large,
         ("friedman",),
