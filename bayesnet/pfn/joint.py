@@ -26,9 +26,8 @@ def correlations(posterior: Any, matrix: np.ndarray) -> tuple[np.ndarray, np.nda
     scaled = data.scaling.x_in(matrix).astype(np.float32)
     n, at = len(scaled), data.num_rows
     logits_y, logits_f = posterior.logits(scaled)
-    law_y, law_f = pfn.bars.law(jnp.asarray(logits_y)), pfn.bars.law(jnp.asarray(logits_f))
-    mean_y, sd_y = np.asarray(law_y.mean), np.sqrt(np.asarray(law_y.variance))
-    sd_f = np.sqrt(np.asarray(law_f.variance))
+    law_y, law_f = pfn.law(logits_y), pfn.law(logits_f)
+    mean_y, sd_y, sd_f = law_y.mean, np.sqrt(law_y.variance), np.sqrt(law_f.variance)
     size = next((c for c in CHUNKS if n <= c), n)
     queries = jnp.asarray(pad(pad_columns(scaled, pfn.network.max_dim)[0], size))
     out_f: list[np.ndarray] = []
@@ -43,7 +42,7 @@ def correlations(posterior: Any, matrix: np.ndarray) -> tuple[np.ndarray, np.nda
                 (x, y[0], mask.at[at].set(True), used),
                 jnp.asarray(at),
                 queries,
-                jnp.asarray(pad(new_y, size)),
+                jnp.asarray(pad(new_y, size), jnp.float32),
             )
         )
         covariance = 0.5 * (moved[:n, 0, :n] - moved[:n, 1, :n]) * sd_y[:, j][:, None]

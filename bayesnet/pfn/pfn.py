@@ -16,7 +16,7 @@ from bayesnet._errors import FileFormatError, InputError, unknown_name
 from bayesnet._types import ArrayLike
 from bayesnet.data import Scaling, check_table, make_data
 from bayesnet.likelihoods import GaussianLikelihood
-from bayesnet.pfn.bars import Bars
+from bayesnet.pfn.bars import BarDistribution, Bars
 from bayesnet.pfn.inputs import as_input_law
 from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.pfn.prediction import BarPrediction
@@ -55,6 +55,11 @@ class PFN:
     def max_dim(self) -> int:
         """The most columns that it accepts; it was trained for those of `card["dims"]`."""
         return self.network.max_dim
+
+    def law(self, logits: np.ndarray) -> BarDistribution:
+        """The laws in scaled coordinates that logits (..., k) stand for, in NumPy's float64."""
+        edges, tails = (np.asarray(a, np.float64) for a in (self.bars.edges, self.bars.tails))
+        return BarDistribution(np.asarray(logits, np.float64), edges, tails)
 
     def __repr__(self) -> str:
         return (

@@ -17,7 +17,6 @@ from scipy.special import ndtri
 
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import Data, as_matrix
-from bayesnet.pfn.bars import BarDistribution
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.transformer import Transformer, pad_columns
 
@@ -68,12 +67,9 @@ class PFNPosterior:
         self, x: np.ndarray, logits_y: np.ndarray, logits_f: np.ndarray
     ) -> BarPrediction:
         """The law in user units that logits (n, m, k) of the bars stand for at `x` (n, d)."""
-        bars, scaling = self.pfn.bars, self.data.scaling
-        edges, tails = np.asarray(bars.edges, np.float64), np.asarray(bars.tails, np.float64)
+        scaling = self.data.scaling
         y, f = (
-            BarDistribution(np.asarray(a, np.float64)[None], edges, tails).affine(
-                scaling.y_loc, scaling.y_scale
-            )
+            self.pfn.law(a[None]).affine(scaling.y_loc, scaling.y_scale)
             for a in (logits_y, logits_f)
         )
         return BarPrediction(y, f.mean, f, partial(self.correlations, x))
@@ -124,11 +120,11 @@ class PFNPosterior:
             x, y, mask, used = pad_context(self.pfn, self.data.x[seen], self.data.y[seen])
             cache = encode(self.pfn.network, x, y, mask, used)
             padded, _ = pad_columns(self.data.x[hidden], self.pfn.network.max_dim)
-            for rows, start in zip(chunks(padded), range(0, len(hidden), CHUNKS[-1]), strict=True):
-                logits, _ = decode(self.pfn.network, cache, mask, rows[0], used)
-                targets = self.data.y[hidden[start : start + rows[1]]].T
-                p = self.pfn.bars.law(logits[:, : rows[1]]).cdf(jnp.asarray(targets))
-                scores.append(ndtri(np.clip(np.asarray(p, np.float64), 1e-6, 1 - 1e-6)).ravel())
+            for start, (rows, count) in enumerate(chunks(padded)):
+                logits, _ = decode(self.pfn.network, cache, mask, rows, used)
+                at = hidden[CHUNKS[-1] * start :][:count]
+                p = self.pfn.law(np.asarray(logits)[:, :count]).cdf(self.data.y[at].T)
+                scores.append(ndtri(np.clip(p, 1e-6, 1 - 1e-6)).ravel())
         return float(np.mean(np.concatenate(scores) ** 2))
 
     def save(self, path: str | Path) -> None:

@@ -39,9 +39,9 @@ def test_moments_entropy_and_mass_are_integrals_of_the_density():
             return float(np.exp(bar.log_prob(np.float64(y))))
 
         assert integral(density) == pytest.approx(1.0, abs=1e-7)
-        mean = integral(lambda y: y * density(y))
+        mean = integral(lambda y, density=density: y * density(y))
         assert law.mean[i] == pytest.approx(mean, abs=1e-6)
-        second = integral(lambda y: (y - mean) ** 2 * density(y))
+        second = integral(lambda y, mean=mean: (y - mean) ** 2 * density(y))
         assert law.variance[i] == pytest.approx(second, abs=1e-6)
 
         def surprise(y, density=density):

@@ -60,7 +60,7 @@ def test_queries_do_not_influence_each_other(network, table):
 
 def test_a_cached_context_gives_the_same_as_one_pass(network, table):
     """Against all tokens in one sequence, with the mask of the paper in each layer."""
-    x, y, mask, queries, used = table
+    x, y, _, queries, used = table
     context = network._inputs(x, used) + y[:, None] * network.embed_y + network.context_token
     null = network.null_token + used @ network.embed_used
     tokens = jnp.concatenate(

@@ -1,0 +1,127 @@
+"""How good a PFN is, measured on tables that it has not seen: what its card holds.
+
+The excess is the mean over tables and queries of `log p_exact(y) - log p_PFN(y)` in nats, y being
+drawn from the exact law. Exact is the prior's predictive law given the hyper-parameters of that very
+table: more than any method can know, so that the excess of a perfect PFN is not zero but the price
+of not knowing the hyper-parameters (shrinking with n).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesnet._errors import UnsupportedError
+from bayesnet.pfn.tasks import Batch, Tasks, has_exact_law
+from bayesnet.pfn.train import padded
+
+# Seeds of certificates, far from those of training.
+_SEED = 7_000_001
+# Targets drawn at each query: the same for both sides.
+_TARGETS = 16
+
+
+@eqx.filter_jit
+def _scores(pfn_parts: Any, batch: Batch, key: Any) -> tuple[Any, Any]:
+    """The excess of every table (b,) and the probability transforms (b, q, t)."""
+    network, bars = pfn_parts
+
+    def one(x: Any, y: Any, mask: Any, queries: Any) -> Any:
+        return network(x, y, mask, queries, batch.used)[0]
+
+    logits = jax.vmap(one)(batch.x, batch.y, batch.mask, batch.queries)
+    z = jax.random.normal(key, (*batch.f_mean.shape, _TARGETS))
+    std = batch.y_std[..., None]
+    y = batch.f_mean[..., None] + std * z
+    law = bars.law(logits[:, :, None])
+    exact = -0.5 * z**2 - jnp.log(std) - 0.5 * np.log(2 * np.pi)
+    return jnp.mean(exact - law.log_prob(y), axis=(1, 2)), law.cdf(y)
+
+
+def score(
+    pfn: Any, tasks: Tasks, d: int, n: int, tables: int = 128, seed: int = 0
+) -> dict[str, Any]:
+    """The excess of a PFN on tables of `d` columns and `n` rows, with its 95 % interval, and its PIT.
+
+    `coverage`: how often the central 90 % interval holds the target; `pit`: the largest distance
+    of the distribution of probability transforms from the uniform one. Needs a prior with an exact law.
+
+    Raises `UnsupportedError` for tasks of another prior.
+    """
+    excesses, transforms = [], []
+    parts = tasks.parts(d)
+    if not all(has_exact_law(part) for part in parts):
+        raise UnsupportedError("A certificate needs a prior whose exact law is known (a process).")
+    each = -(-tables // len(parts))
+    for i in range(len(parts)):
+        key = jax.random.key(_SEED + seed)
+        for value in (d, n, i):
+            key = jax.random.fold_in(key, value)
+        batch = padded(tasks.draw(key, each, np.full(each, n), d, i), pfn.max_dim)
+        excess, u = _scores((pfn.network, pfn.bars), batch, jax.random.fold_in(key, 1))
+        excesses.append(np.asarray(excess, np.float64))
+        transforms.append(np.asarray(u, np.float64).reshape(each, -1))
+    excess, u = np.concatenate(excesses), np.concatenate(transforms)
+    inside = ((u > 0.05) & (u < 0.95)).mean(axis=1)
+    ordered = np.sort(u.ravel())
+    return {
+        "d": d,
+        "n": n,
+        "tables": len(excess),
+        "excess": _rounded(excess.mean()),
+        "interval": _rounded(1.96 * excess.std(ddof=1) / np.sqrt(len(excess))),
+        "median": _rounded(np.median(excess)),
+        "coverage": _rounded(inside.mean()),
+        "coverage_interval": _rounded(1.96 * inside.std(ddof=1) / np.sqrt(len(inside))),
+        "pit": _rounded(np.abs(ordered - np.linspace(0, 1, len(ordered))).max()),
+    }
+
+
+def surprise_limit(pfn: Any, tasks: Tasks, dims: tuple[int, ...], tables: int = 400) -> float:
+    """The `surprise` that 1 in 200 tables of the prior exceed, standardised as tables of users are."""
+    rng = np.random.default_rng(_SEED)
+    found = []
+    parts = len(tasks.weights)
+    for i, d in enumerate(dims):
+        for part in range(parts):
+            size = -(-tables // (len(dims) * parts))
+            counts = rng.integers(6, tasks.max_rows + 1, size=size)
+            key = jax.random.fold_in(jax.random.key(_SEED), 1000 + i * parts + part)
+            batch = tasks.draw(key, size, counts, d, part)
+            for x, y, n in zip(np.asarray(batch.x), np.asarray(batch.y), counts, strict=True):
+                found.append(pfn.fit(x[:n], y[:n], warn=False).surprise)
+    return float(np.quantile(found, 0.995))
+
+
+def certify(
+    pfn: Any,
+    tasks: Tasks,
+    *,
+    dims: tuple[int, ...],
+    counts: tuple[int, ...] = (5, 10, 20, 50, 100),
+    tables: int = 128,
+    outside: dict[str, Tasks] | None = None,
+) -> Any:
+    """The PFN with a certificate in its card: rows of `score`, by columns and rows.
+
+    `outside`: names and tasks that leave the prior, scored at 20 and 50 rows of 1 column.
+    """
+    rows = [score(pfn, tasks, d, n, tables) for d in dims for n in counts]
+    beyond = {
+        name: [score(pfn, other, 1, n, tables) for n in (20, 50)]
+        for name, other in (outside or {}).items()
+    }
+    card = pfn.card | {
+        "certificate": rows,
+        "outside": beyond,
+        "surprise_limit": surprise_limit(pfn, tasks, dims),
+    }
+    return type(pfn)(pfn.network, pfn.bars, card)
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 4)
