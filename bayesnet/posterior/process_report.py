@@ -79,7 +79,10 @@ def process_report(posterior: Any) -> ProcessReport:
             float(v)
             for v in np.exp(np.log(np.maximum(posterior.noise_std, 1e-300)).mean(0)) * scale
         ),
-        dict(posterior.search.get("hyperparameters", {})),
+        {
+            name: np.asarray(value).tolist()
+            for name, value in posterior.search.get("hyperparameters", {}).items()
+        },
         solutions[0].rule,
         error,
         jitter,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
@@ -89,9 +90,7 @@ class HyperVector:
     def named(self, u: np.ndarray) -> dict[str, Any]:
         """The values that are random, by name."""
         return {
-            name.removeprefix("[0]").strip("[]'").replace("']['", "."): np.asarray(
-                _value(leaf, free, part)
-            ).tolist()
+            _label(name): np.asarray(_value(leaf, free, part)).tolist()
             for name, leaf, free, part in zip(
                 self._names, self._leaves, self._free, self._pieces(u), strict=True
             )
@@ -147,6 +146,12 @@ class VarianceVector:
     def named(self, u: np.ndarray) -> dict[str, Any]:
         """The variances by name."""
         return {name: value.tolist() for name, value in self.tree(u)[0].items()}
+
+
+def _label(path: str) -> str:
+    """A readable name of a leaf of the trees of covariance and mean."""
+    first, *rest = re.findall(r"\w+", path)
+    return ".".join((["mean"] if first == "1" else []) + rest)
 
 
 def _value(law: Any, free: FreeLaw, part: np.ndarray) -> np.ndarray:

@@ -120,6 +120,15 @@ class NetworkPrior(eqx.Module):
             return self.law.log_correction(z)
         return jnp.zeros((), z.dtype)
 
+    def infinite_width(self) -> Any:
+        """The Gaussian process to which this prior tends as its hidden layers become infinitely
+        wide, a `bn.kernels.NNGP`. Raises `UnsupportedError` where there is none; see
+        `bayesnet.priors.infinite_width`.
+        """
+        from bayesnet.priors.infinite_width import infinite_width
+
+        return infinite_width(self)
+
     def show(self, target: Any = None, **kwargs: Any) -> Any:
         """Draw functions of this prior (and of a matching target) with matplotlib."""
         from bayesnet.plots import show_prior

@@ -94,7 +94,7 @@ def make_blocks(
     for columns in groups.values():
         rows = np.flatnonzero(observed[:, columns[0]])
         d = noise[rows, columns[0]]
-        r = residual[np.ix_(rows, columns)]
+        r = residual[np.ix_(rows, np.asarray(columns))]
         part = matrix[np.ix_(rows, rows)] if len(rows) < len(matrix) else matrix
         build = _outside if outside else _inside
         blocks.append(build(np.asarray(columns), rows, part, d, r))

@@ -23,6 +23,8 @@ from bayesnet.priors.laws import LogNormal, check_positive_law, is_law
 STEEPEST_POWER = 50.0
 # Draws are made in logarithms and kept inside the range of float32.
 LARGEST_LOG = 80.0
+# Points at which a numpyro density is evaluated at once.
+PADDED = 2100
 
 
 def _positive(law: Any, *names: str) -> None:
@@ -213,9 +215,12 @@ class NumpyroLaw:
 
     def log_density(self, u: np.ndarray) -> np.ndarray:
         """The log density of log v at `u`."""
+        points = np.asarray(u, np.float64)
+        # One length for all calls: JAX compiles every operation anew for each.
+        padded = np.resize(np.append(points.ravel(), 0.0), max(PADDED, points.size))
         with jax.enable_x64(True):
-            wide = jnp.asarray(np.asarray(u, np.float64))
-            value = np.asarray(self.distribution.log_prob(jnp.exp(wide)), np.float64)
+            value = self.distribution.log_prob(jnp.exp(jnp.asarray(padded)))
+            value = np.asarray(value, np.float64)[: points.size].reshape(points.shape)
         return np.where(np.isnan(value), -np.inf, value) + u
 
     def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Float[Array, ...]:

@@ -192,9 +192,7 @@ def _check(
     if not (np.isfinite(learning_rate) and learning_rate > 0):
         raise InputError(f"learning_rate must be positive and finite, got {learning_rate!r}.")
     if isinstance(distance, str):
-        if distance not in DISTANCES:
-            raise unknown_name("distance", distance, DISTANCES)
-        return DISTANCES[distance]()
+        return named_distance(distance, prior.in_dim)
     if not all(hasattr(distance, name) for name in ("start", "adapt", "loss")):
         raise unknown_name("distance", distance, DISTANCES)
     return distance
@@ -207,3 +205,13 @@ def _check_ends(patience: Any, restarts: Any) -> None:
         )
     if int(restarts) != restarts or restarts < 1:
         raise InputError(f"restarts must be a whole number of at least 1, got {restarts!r}.")
+
+
+def named_distance(name: str, in_dim: int) -> Distance:
+    """The distance that a name means for functions of `in_dim` inputs.
+
+    Raises `InputError` for an unknown name.
+    """
+    if name not in DISTANCES:
+        raise unknown_name("distance", name, DISTANCES)
+    return Energy.for_inputs(in_dim) if name == "energy" else DISTANCES[name]()
