@@ -76,6 +76,18 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
+def available_memory() -> float:
+    """Bytes of main memory that programs can still take; infinity where the system does not say."""
+    try:
+        with open("/proc/meminfo") as table:
+            for line in table:
+                if line.startswith("MemAvailable"):
+                    return 1024.0 * float(line.split()[1])
+    except OSError:
+        pass
+    return float("inf")
+
+
 def current_platform() -> str:
     """The platform on which a program called now would run."""
     default = jax.config.jax_default_device  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ from bayesnet._types import Array, ArrayLike, Float, Key, as_key
 from bayesnet.data import as_matrix
 from bayesnet.devices import float64_island
 from bayesnet.kernels.layers import check_std
+from bayesnet.kernels.matrices import check_direct, kernel_matrix, kernel_matvec
 from bayesnet.kernels.propagation import check_rows, diagonal_of, matrices
 from bayesnet.kernels.serial import Serial, check_network, dense_network
 
@@ -157,7 +158,27 @@ class InfiniteNetwork:
         a, b = self._rows(x1, "x1"), self._rows(x2, "x2")
         if a.shape[1] != b.shape[1]:
             raise InputError(f"x1 has {a.shape[1]} columns, x2 has {b.shape[1]}.")
+        check_direct(self, len(a), len(b))
         return _matrix(self.bare(), self.hyper, a, b)
+
+    def in_blocks(self, x1: ArrayLike, x2: ArrayLike | None = None, **options: Any) -> np.ndarray:
+        """The matrix (n, k), or the square one of x1, as float64 NumPy array, block by block; options
+        `block` and `progress`: see `bayesnet.kernels.kernel_matrix`."""
+        return kernel_matrix(self, x1, x2, **options)
+
+    def matvec(
+        self, x1: ArrayLike, v: ArrayLike, x2: ArrayLike | None = None, **options: Any
+    ) -> np.ndarray:
+        """`kernel(x1, x2) @ v` without the matrix (x2 None means x1), in float64; options `block` and
+        `progress`: see `bayesnet.kernels.kernel_matvec`."""
+        return kernel_matvec(self, x1, v, x2, **options)
+
+    def as_gpytorch(self) -> Any:
+        """This kernel as a gpytorch `Kernel` with fixed variances (needs torch and gpytorch); see
+        `bayesnet.kernels.torch_kernel`."""
+        from bayesnet.kernels.torch_kernel import as_gpytorch
+
+        return as_gpytorch(self)
 
     def diagonal(self, x: ArrayLike) -> Float[Array, " n"]:
         """`kernel(x, x)` of each row of x (n, d) with itself."""

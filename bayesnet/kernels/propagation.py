@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from bayesnet._errors import InputError
 from bayesnet._types import Array
 from bayesnet.kernels.layers import Variances
-from bayesnet.kernels.serial import Serial
-from bayesnet.kernels.state import Moments
+from bayesnet.kernels.serial import Residual, Serial
+from bayesnet.kernels.state import Moments, Signal
 
 
 def check_rows(layers: Serial, shape: tuple[int, ...], name: str) -> None:
@@ -62,3 +62,22 @@ def diagonal_of(layers: Serial, hyper: Any, x: Array, *, ntk: bool) -> Array:
         start = replace(start, ntk=jnp.zeros_like(start.cov))
     end = _run(layers, hyper, start)
     return end.cov if end.ntk is None else end.ntk
+
+
+def numbers_per_pair(layers: Serial) -> int:
+    """The largest number of moments that a pair of rows has at any layer."""
+    most = 1
+
+    def look(parts: Any, signal: Signal) -> Signal:
+        nonlocal most
+        for layer in parts:
+            if isinstance(layer, (Residual, Serial)):
+                look(layer.layers, signal)
+            signal = layer.check(signal)
+            if signal.image is not None:
+                pixels = signal.image[0] * signal.image[1]
+                most = max(most, pixels**2 if layers.pools else pixels)
+        return signal
+
+    look(layers.layers, Signal())
+    return most

@@ -57,7 +57,7 @@ class LeNet5(Layered):
         return True
 
     @property
-    def _paddings(self) -> tuple[int, int]:
+    def paddings(self) -> tuple[int, int]:
         """Zeros around the image and around the pooled maps."""
         side = min(self.image_shape[:2])
         first = 0 if side >= 32 else 2
@@ -68,7 +68,7 @@ class LeNet5(Layered):
         """The specification of every layer. Raises `InputError` for another number of columns."""
         h, w, c = self.image_shape  # type: ignore[misc]
         check_pixels((h, w, c), in_dim)
-        for padding in self._paddings:
+        for padding in self.paddings:
             h, w = ((side + 2 * padding - 4) // 2 for side in (h, w))
         return (
             Layer((5, 5, c, 6)),
@@ -86,7 +86,7 @@ class LeNet5(Layered):
             for layer, spec in zip(params, specs, strict=True)
         ]
         h = x.reshape(len(x), *self.image_shape)
-        for (w, b), padding in zip(ready[:2], self._paddings, strict=True):
+        for (w, b), padding in zip(ready[:2], self.paddings, strict=True):
             h = average_pool(act(convolve(h, w, padding) + b))
         h = h.reshape(len(x), -1)
         for w, b in ready[2:4]:

@@ -91,19 +91,19 @@ def _series_backward(saved: Any, cotangent: Array) -> tuple[Array, Array, Array]
     # The powers are made again: kept, they would be 256 matrices.
     a, b, rho = saved
 
-    def step(carry: tuple[Array, Array, Array], terms: tuple[Array, Array]) -> tuple:
+    def step(carry: Any, terms: tuple[Array, Array]) -> tuple[Any, Any]:
         total, power, lower = carry  # rho^j and j rho^(j-1)
         weighted = cotangent * power
-        sums = tuple(
+        slopes = tuple(
             _sum_to(weighted * other, own.shape)
             for own, other in zip(terms, terms[::-1], strict=True)
         )
         total = total + terms[0] * terms[1] * lower
-        return (total, power * rho, lower * rho + power), sums
+        return (total, power * rho, lower * rho + power), slopes
 
     start = (jnp.zeros_like(rho), jnp.ones_like(rho), jnp.zeros_like(rho))
-    (total, _, _), (da, db) = lax.scan(step, start, (a, b), unroll=UNROLL)
-    return da, db, total * cotangent
+    (total, _, _), sums = lax.scan(step, start, (a, b), unroll=UNROLL)
+    return *sums, total * cotangent
 
 
 _series.defvjp(_series_forward, _series_backward)
