@@ -46,8 +46,8 @@ def infinite_width(prior: Any) -> NNGP:
                 "Weights of one layer have different standard deviations (per="
                 f'"{law.per}"); the limit needs one a layer, per="layer".' + _FINITE_ONLY
             )
-        # The shortest number that float32 means: 1.4, not 1.39999997.
-        scales.append(float(str(np.float32(values.flat[0]))))
+        # To the digits that float32 has: 1.4, not 1.39999997.
+        scales.append(float(f"{values.flat[0]:.7g}"))
     tree = jax.tree.unflatten(law.layout.treedef, scales)
     layers = description(prior.network, tree, prior.in_dim, prior.out_dim)
     return NNGP(layers, out_dim=prior.out_dim, units=prior.units)
