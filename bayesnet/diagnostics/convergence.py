@@ -117,12 +117,23 @@ def convergence_report(posterior: Any) -> Any:
         seconds=float(sum(posterior.seconds.values())),
         problems=_problems(rows, divergent, posterior),
         temperature=_mean(stats, "temperature"),
-        gradient_temperature=_mean(stats, "gradient_temperature"),
+        gradient_temperature=gradient_temperature(stats),
     )
 
 
 def _mean(stats: dict[str, np.ndarray], name: str) -> float:
     return float(np.mean(stats.get(name, np.nan)))
+
+
+def gradient_temperature(stats: dict[str, np.ndarray]) -> float:
+    """The kinetic energy along gradients over its expected value, without the mean velocity there.
+
+    A velocity ends where its gradient is taken and so points along it a little, in every latent:
+    with thousands of them that is most of the energy, and no heat (`SGHMC`).
+    """
+    energy = _mean(stats, "gradient_temperature")
+    mean = np.mean(stats.get("gradient_velocity", np.zeros((1, 1))), axis=1)
+    return energy - float(np.mean(mean**2))
 
 
 def quantities(posterior: Any) -> dict[str, np.ndarray]:
@@ -244,7 +255,7 @@ def _problems(rows: tuple[Row, ...], divergent: float, posterior: Any) -> tuple[
 def _temperatures(stats: dict[str, np.ndarray]) -> list[str]:
     """Sampling at another temperature than 1, which R-hat cannot see."""
     found = []
-    temperature, along = _mean(stats, "temperature"), _mean(stats, "gradient_temperature")
+    temperature, along = _mean(stats, "temperature"), gradient_temperature(stats)
     remedy = "raise batch_size or lower step_size"
     if abs(temperature - 1) > TEMPERATURE_LIMIT:
         found.append(f"the sampler ran at temperature {temperature:.2f} instead of 1: {remedy}")

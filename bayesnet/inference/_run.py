@@ -28,7 +28,7 @@ from bayesnet.inference.model import LatentModel
 CHUNK = 25
 # Statistics of which the steps between two draws tell the mean; of counts (integers) they tell
 # the sum, and of levels the last.
-RATES = ("acceptance_rate", "temperature", "gradient_temperature")
+RATES = ("acceptance_rate", "temperature", "gradient_temperature", "gradient_velocity")
 
 Progress = Callable[[str, int, int], None]
 

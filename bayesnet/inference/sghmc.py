@@ -87,7 +87,9 @@ class SGHMC(StochasticGradientMCMC):
 
     What bias remains is measured: `temperature` in the statistics is the kinetic energy over its
     expected value, 1 if all is well, and `gradient_temperature` that along the current gradient,
-    the first to suffer from noisy gradients or a large step. The diagnostics warn. On a network
+    the first to suffer from noisy gradients or a large step. The diagnostics warn; they leave the
+    square of the mean velocity there (`gradient_velocity`) out, which is no heat: it is small for small
+    networks, and 40 for one of 20,000 weights. On a network
     with 90 rows in batches of 32 the default gave 1.34 there and sds of function values that were
     6 % too large (median; 20 % at most); full batches 1.14, without bias to be seen.
 
@@ -234,10 +236,14 @@ class SGHMCChain:
         scale = (1 - self.friction / 2) ** 0.5 / step_size
         before = state.velocity * jax.lax.rsqrt(inverse_mass) * scale
         steepest = unit(ascent * jnp.sqrt(inverse_mass))
+        # It ends where the gradient is taken, so that its mean along it is not 0: each of p latents
+        # adds to it, and their sum grows like step_size * sqrt(p) / 2. Heat is what varies.
+        along = jnp.dot(steepest, before)
         stats = {
             "log_density": log_density,
             "temperature": jnp.mean(before**2),
-            "gradient_temperature": jnp.dot(steepest, before) ** 2,
+            "gradient_temperature": along**2,
+            "gradient_velocity": along,
             "divergent": jnp.asarray(~sound, jnp.int32),
             "num_gradients": jnp.ones((), jnp.int32),
         }

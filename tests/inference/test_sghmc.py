@@ -289,7 +289,14 @@ def test_seeds_shapes_and_statistics():
     assert first.latents.shape == (2, 60, 3)
     assert first.latents.dtype == np.float32
     assert {k: v.shape for k, v in first.stats.items()} == dict.fromkeys(
-        ("log_density", "temperature", "gradient_temperature", "divergent", "num_gradients"),
+        (
+            "log_density",
+            "temperature",
+            "gradient_temperature",
+            "gradient_velocity",
+            "divergent",
+            "num_gradients",
+        ),
         (2, 60),
     )
     assert (first.stats["num_gradients"] == 3).all()
@@ -422,6 +429,17 @@ def test_a_chain_that_gradient_noise_heats_says_so():
     found = [p for p in post.diagnostics().problems if "temperature" in p]
     assert len(found) == 1
     assert "raise batch_size" in found[0]
+
+
+def test_many_latents_are_not_taken_for_heat():
+    """20,000 weights that the data say little of: an exact sampler, and no temperature to report."""
+    x, y = table(12)
+    prior = bn.NetworkPrior(bn.MLP((140, 140)), in_dim=2)
+    method = bn.SGHMC(chains=2, warmup=150, draws=40, thin=5, step_size=0.1, friction=0.1)
+    post = bn.fit(prior, x, y, likelihood=NOISE, inference=method, warn=False)
+    raw = post.stats["gradient_temperature"].mean()
+    assert raw > 20  # about 20,000 * 0.1^2 / 4, whatever the temperature
+    assert post.diagnostics().gradient_temperature == pytest.approx(1, abs=0.4)
 
 
 @pytest.mark.slow
