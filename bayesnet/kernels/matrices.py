@@ -54,6 +54,8 @@ def kernel_matrix(
         if x2 is not None or j >= i
     ]
     for (i, j), values in _blocks(kernel, a, b, places, size, progress):
+        if x2 is None and i == j:
+            values = 0.5 * (values + values.T)  # symmetric to the last digit
         out[i : i + size, j : j + size] = values
         if x2 is None and j > i:
             out[j : j + size, i : i + size] = values.T
