@@ -17,15 +17,20 @@ def run(name: str, jobs: dict[tuple[Any, ...], Callable[[], dict]], fields: tupl
     """
     path = RESULTS / f"{name}.json"
     RESULTS.mkdir(exist_ok=True)
-    rows = json.loads(path.read_text())["results"] if path.exists() else []
-    done = {tuple(r[f] for f in fields) for r in rows}
+
+    def kept() -> list[dict]:
+        return json.loads(path.read_text())["results"] if path.exists() else []
+
     for key, job in jobs.items():
-        if key in done:
+        if any(tuple(r[f] for f in fields) == key for r in kept()):
             continue
-        rows.append(dict(zip(fields, key, strict=True)) | job())
-        print({k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)  # fmt: skip
-        path.write_text(json.dumps({"context": context(), "results": rows}, indent=1) + "\n")
-    return rows
+        row = dict(zip(fields, key, strict=True)) | job()
+        print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+        # Read again: another part of the study may have been run meanwhile.
+        text = json.dumps({"context": context(), "results": [*kept(), row]}, indent=1)
+        path.with_suffix(".part").write_text(text + "\n")
+        path.with_suffix(".part").replace(path)
+    return kept()
 
 
 def convergence(posterior: Any) -> dict[str, float]:
