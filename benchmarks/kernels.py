@@ -27,7 +27,7 @@ ROWS, COLUMNS, LAYERS, BAR = 2000, 784, 5, 1.1
 
 
 def measure(repeats: int) -> dict[str, float]:
-    from bayesnet.kernels.process import _both
+    from bayesnet.kernels.programs import both_program
 
     kernel = bn.kernels.NTK(depth=LAYERS, activation="relu")
     bare = kernel.bare()
@@ -37,7 +37,7 @@ def measure(repeats: int) -> dict[str, float]:
         hyper = jax.tree.map(jax.numpy.asarray, kernel.hyper)
 
         def ours() -> None:
-            jax.block_until_ready(_both(bare, hyper, x, x))
+            jax.block_until_ready(both_program(bare, hyper, x, x))
 
         began = time.perf_counter()
         ours()
@@ -51,7 +51,7 @@ def measure(repeats: int) -> dict[str, float]:
                 if repeat:
                     now = (time.perf_counter() - wall, time.process_time() - cpu)
                     spent[name].append(now)
-        assert _both(bare, hyper, x, x)[1].dtype == "float64"
+        assert both_program(bare, hyper, x, x)[1].dtype == "float64"
     result = {"first_call_seconds": first, "load": os.getloadavg()[0]}
     medians = {name: np.median(times, axis=0) for name, times in spent.items()}
     for i, kind in enumerate(("wall", "cpu")):

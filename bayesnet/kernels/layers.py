@@ -145,6 +145,10 @@ class Activation(KernelLayer):
 
     def moments(self, moments: Moments, variances: Variances) -> Moments:
         dual = resolve_dual(self.fn, self.parameter)
+        if moments.left_out is not None and dual.missing is not None:
+            share = dual.missing(moments.variances()[0])[moments.ntk is not None]
+            share = jnp.max(share.reshape(len(share), -1), axis=1)
+            moments = replace(moments, left_out=jnp.maximum(moments.left_out, share))
         if moments.paired and not moments.full:
             value, slope = dual.with_itself(moments.cov)
             ntk = None if moments.ntk is None else moments.ntk * slope

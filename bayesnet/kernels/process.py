@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesnet._errors import InputError
+from bayesnet._errors import ConvergenceWarning, InputError
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
 from bayesnet.data import as_matrix
-from bayesnet.devices import float64_island
 from bayesnet.kernels.layers import check_std
 from bayesnet.kernels.matrices import check_direct, kernel_matrix, kernel_matvec
-from bayesnet.kernels.propagation import check_rows, diagonal_of, matrices
+from bayesnet.kernels.programs import (
+    both_program,
+    diagonal_program,
+    draw_program,
+    left_out_program,
+    matrix_program,
+)
+from bayesnet.kernels.propagation import check_rows, expands, matrices
 from bayesnet.kernels.serial import Serial, check_network, dense_network
 
 UNITS = ("scaled", "data")
-# Added to the diagonal, relative to its mean, before draws are made (as GaussianProcess does).
-JITTER = 1e-6
+# A larger bound of the relative error of expansions is warned of.
+INACCURATE = 1e-4
 Stds = float | tuple[float, ...]
 
 
@@ -159,7 +165,29 @@ class InfiniteNetwork:
         if a.shape[1] != b.shape[1]:
             raise InputError(f"x1 has {a.shape[1]} columns, x2 has {b.shape[1]}.")
         check_direct(self, len(a), len(b))
-        return _matrix(self.bare(), self.hyper, a, b)
+        if expands(self.layers) and not any(isinstance(x, jax.core.Tracer) for x in (a, b)):
+            self._warn_of_expansion(a, b)
+        return matrix_program(self.bare(), self.hyper, a, b)
+
+    def _warn_of_expansion(self, *rows: Array) -> None:
+        worst = max(float(jnp.max(self.expansion_error(x))) for x in rows)
+        if worst > INACCURATE:
+            warnings.warn(
+                f"The kernel is accurate to a relative {worst:.0e} only at the outermost of these rows: an "
+                "activation there has a corner, or bends much more sharply than its polynomials. Scale "
+                "the inputs, lower weight_std, or take an activation with a closed form.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def expansion_error(self, x: ArrayLike) -> Float[Array, " n"]:
+        """A bound of the relative error of the kernel by expanding activations, at each row of x.
+
+        0 for activations in closed form. Others are expanded in Hermite polynomials; the share of
+        `E[phi^2]` (for the NTK also of `E[phi'^2]`) that this leaves out, the largest over layers,
+        bounds the error that one layer makes.
+        """
+        return left_out_program(self.bare(), self.hyper, self._rows(x, "x"))
 
     def in_blocks(self, x1: ArrayLike, x2: ArrayLike | None = None, **options: Any) -> np.ndarray:
         """The matrix (n, k), or the square one of x1, as float64 NumPy array, block by block; options
@@ -182,7 +210,7 @@ class InfiniteNetwork:
 
     def diagonal(self, x: ArrayLike) -> Float[Array, " n"]:
         """`kernel(x, x)` of each row of x (n, d) with itself."""
-        return _diagonal(self.bare(), self.hyper, self._rows(x, "x"))
+        return diagonal_program(self.bare(), self.hyper, self._rows(x, "x"))
 
     def sample(self, key: int | Key, x: ArrayLike, num_samples: int) -> Float[Array, "s n m"]:
         """`num_samples` joint draws of Gaussian processes with this kernel at the rows of `x` (n, d).
@@ -190,7 +218,7 @@ class InfiniteNetwork:
         `key` is an integer seed or a JAX key.
         """
         rows = self._rows(x, "x")
-        draws = _draw(self.bare(), num_samples * self.out_dim, self.hyper, as_key(key), rows)
+        draws = draw_program(self.bare(), num_samples * self.out_dim, self.hyper, as_key(key), rows)
         if not bool(jnp.isfinite(draws).all()):
             raise InputError(
                 f"The kernel matrix of {len(rows)} rows is not positive definite in float64: inputs or "
@@ -255,42 +283,8 @@ class NTK(InfiniteNetwork):
 
     def both(self, x1: ArrayLike, x2: ArrayLike) -> tuple[Array, Array]:
         """The NNGP and the NTK matrices (n, k), in one pass."""
-        return _both(self.bare(), self.hyper, self._rows(x1, "x1"), self._rows(x2, "x2"))
+        return both_program(self.bare(), self.hyper, self._rows(x1, "x1"), self._rows(x2, "x2"))
 
 
 def _settings(kernel: InfiniteNetwork) -> dict[str, Any]:
     return {name: getattr(kernel, name) for name in ("weight_std", "bias_std", "out_dim", "units")}
-
-
-@partial(jax.jit, static_argnums=0)
-def _matrix(kernel: Any, hyper: Any, x1: Array, x2: Array) -> Array:
-    return float64_island(kernel.matrix)(hyper, x1, x2)
-
-
-@partial(jax.jit, static_argnums=0)
-def _both(kernel: Any, hyper: Any, x1: Array, x2: Array) -> tuple[Array, Array]:
-    def compute(hyper: Any, x1: Array, x2: Array) -> Any:
-        return matrices(kernel.layers, hyper, x1, x2, ntk=True)
-
-    return float64_island(compute)(hyper, x1, x2)
-
-
-@partial(jax.jit, static_argnums=0)
-def _diagonal(kernel: Any, hyper: Any, x: Array) -> Array:
-    def compute(hyper: Any, x: Array) -> Array:
-        return diagonal_of(kernel.layers, hyper, x, ntk=kernel._which == "ntk")
-
-    return float64_island(compute)(hyper, x)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _draw(kernel: Any, num: int, hyper: Any, key: Key, x: Array) -> Array:
-    """Draws (num, n): a program of its own, see `gaussian_process._draw_traced`."""
-    noise = jax.random.normal(key, (num, len(x)))
-
-    def draw(hyper: Any, x: Array, noise: Array) -> Array:
-        matrix = kernel.matrix(hyper, x, x)
-        level = JITTER * jnp.trace(matrix) / len(x)
-        return noise @ jnp.linalg.cholesky(matrix + level * jnp.eye(len(x), dtype=x.dtype)).T
-
-    return float64_island(draw)(hyper, x, noise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array
-from bayesnet.kernels.layers import Variances
+from bayesnet.kernels.activations import resolve_dual
+from bayesnet.kernels.layers import Activation, KernelLayer, Variances
 from bayesnet.kernels.serial import Residual, Serial
 from bayesnet.kernels.state import Moments, Signal
 
@@ -51,17 +53,44 @@ def matrices(
     return end.cov, end.ntk
 
 
-def diagonal_of(layers: Serial, hyper: Any, x: Array, *, ntk: bool) -> Array:
-    """The kernel (n,) of each row with itself."""
+def _own(layers: Serial, x: Array, *, ntk: bool) -> Moments:
     if hasattr(layers.layers[0], "open"):
         start = layers.layers[0].open(x, x, full=layers.pools, paired=True)
     else:
         own = jnp.sum(x * x, axis=1) / x.shape[1]
         start = Moments(own, own, own, None, paired=True)
-    if ntk:
-        start = replace(start, ntk=jnp.zeros_like(start.cov))
-    end = _run(layers, hyper, start)
+    return replace(start, ntk=jnp.zeros_like(start.cov)) if ntk else start
+
+
+def diagonal_of(layers: Serial, hyper: Any, x: Array, *, ntk: bool) -> Array:
+    """The kernel (n,) of each row with itself."""
+    end = _run(layers, hyper, _own(layers, x, ntk=ntk))
     return end.cov if end.ntk is None else end.ntk
+
+
+def left_out_of(layers: Serial, hyper: Any, x: Array, *, ntk: bool) -> Array:
+    """The largest share (n,) of a second moment that expansions leave out at any layer."""
+    start = replace(_own(layers, x, ntk=ntk), left_out=jnp.zeros(len(x), x.dtype))
+    left_out = _run(layers, hyper, start).left_out
+    assert left_out is not None
+    return left_out
+
+
+def all_layers(layers: Any) -> Iterator[KernelLayer]:
+    """Every layer of a description, those inside of others too."""
+    for layer in layers:
+        yield layer
+        yield from all_layers(getattr(layer, "layers", ()))
+        yield from all_layers(getattr(getattr(layer, "shortcut", None), "layers", ()))
+
+
+def expands(layers: Serial) -> bool:
+    """Whether an activation has no closed form."""
+    return any(
+        isinstance(layer, Activation)
+        and resolve_dual(layer.fn, layer.parameter).missing is not None
+        for layer in all_layers(layers.layers)
+    )
 
 
 def numbers_per_pair(layers: Serial) -> int:

@@ -39,6 +39,8 @@ class Moments:
         ntk: as `cov`, or None if it is not asked for.
         paired: which of the two forms `cov` has; in the second, left and right equal it.
         full: whether maps have all pairs of pixels.
+        left_out: (n,) the largest share of a second moment that expansions of activations have
+            left out so far, or None if it is not asked for.
     """
 
     cov: Array
@@ -47,6 +49,7 @@ class Moments:
     ntk: Array | None
     paired: bool = False
     full: bool = False
+    left_out: Array | None = None
 
     def linear(self, fn: Callable[[Array], Array]) -> Moments:
         """A map that is linear in the moments, and acts on their trailing (space) axes only."""
@@ -61,12 +64,16 @@ class Moments:
     def plus(self, other: Moments) -> Moments:
         """Of the sum with units that are uncorrelated with these."""
         ntk = None if self.ntk is None or other.ntk is None else self.ntk + other.ntk
+        left_out = self.left_out
+        if left_out is not None and other.left_out is not None:
+            left_out = jnp.maximum(left_out, other.left_out)
         return replace(
             self,
             cov=self.cov + other.cov,
             left=self.left + other.left,
             right=self.right + other.right,
             ntk=ntk,
+            left_out=left_out,
         )
 
     def weighted(self, weight: Array, bias: Array) -> Moments:

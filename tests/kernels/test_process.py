@@ -205,14 +205,14 @@ def test_a_users_function_is_an_activation():
 
 
 def test_other_variances_of_the_same_layers_compile_nothing():
-    from bayesnet.kernels.process import _matrix
+    from bayesnet.kernels.programs import matrix_program
 
     kernel = NNGP(depth=2)
     kernel.kernel(X1, X2)
-    before = _matrix._cache_size()
+    before = matrix_program._cache_size()
     kernel.with_variances(weight=3.0, bias=0.5).kernel(X1, X2)
     NNGP(depth=2, out_dim=3, weight_std=0.4).kernel(X1, X2)
-    assert _matrix._cache_size() == before
+    assert matrix_program._cache_size() == before
 
 
 def test_bad_input_is_refused():
@@ -257,3 +257,18 @@ def test_bad_input_is_refused():
         kernel.kernel([[np.nan, 1.0]], X1)
     with pytest.raises(bn.InputError, match="matrix"):
         kernel.kernel(np.zeros((2, 2, 2)), X1)
+
+
+def test_what_expansions_leave_out_is_said():
+    x = RNG.normal(size=(5, 3))
+    assert (NTK().expansion_error(x) == 0).all()
+    mild = NNGP(depth=1, activation="tanh").expansion_error(x)
+    assert mild.shape == (5,)
+    assert mild.max() < 1e-8
+    images = bn.kernels.Serial(
+        bn.kernels.Image(3, 1), bn.kernels.Conv(), Activation("tanh"), bn.kernels.Flatten(), Dense()
+    )
+    sharp = NTK(images).with_variances(weight=(400.0, 1.0))
+    assert sharp.expansion_error(x).max() > 1e-2
+    with pytest.warns(bn.ConvergenceWarning, match="bends much more sharply"):
+        sharp.kernel(x, x)
