@@ -20,6 +20,7 @@ from bayesnet.bo.scaling import robust_scale, winsorise
 from bayesnet.data import Scaling, as_matrix, check_table
 from bayesnet.inference import HMC, NUTS, resolve_inference
 from bayesnet.likelihoods import resolve_likelihood
+from bayesnet.posterior import FunctionDraws
 from bayesnet.surrogates import Surrogate
 from bayesnet.surrogates.checks import check_likelihood
 
@@ -132,13 +133,15 @@ class LoopState:
         train_X, train_Y = torch.as_tensor(x_matrix), torch.as_tensor(clipped).unsqueeze(1)
         train_Yvar = None if variance is None else torch.as_tensor(variance)
 
-        def fitted(previous: Surrogate | None, init: Any, method: Any, attempt: int) -> Surrogate:
+        def fitted(previous: Any, init: Any, method: Any, attempt: int) -> Any:
+            # Exact inference chooses the hyper-parameters anew from what the user stated.
+            kept = previous is not None and isinstance(previous.fitted, FunctionDraws)
             return Surrogate(
                 train_X,
                 train_Y,
                 train_Yvar,
-                prior=settings.prior if previous is None else previous.fitted.prior,
-                target=settings.target if previous is None else None,
+                prior=previous.fitted.prior if kept else settings.prior,
+                target=None if kept else settings.target,
                 inference=method,
                 likelihood=settings.likelihood,
                 scaling=Scaling.from_bounds(self.bounds, *(np.array([v]) for v in y_scale)),
@@ -165,7 +168,9 @@ class LoopState:
     def _start(self, cold: bool) -> Any:
         """The last posterior; without its chains' tuning where that has to be done anew."""
         last = self.posterior
-        return replace(last, states=()) if cold and last is not None else last
+        if not isinstance(last, FunctionDraws):
+            return None  # exact inference has no chains
+        return replace(last, states=()) if cold else last
 
 
 def check_bounds(bounds: Any) -> np.ndarray:

@@ -16,8 +16,20 @@ except ImportError as error:
     ) from error
 
 from bayesnet.surrogates.bridge import Bridge, count_traces
+from bayesnet.surrogates.expected_improvement import StudentTExpectedImprovement
+from bayesnet.surrogates.mixture_posterior import ScaleMixturePosterior
 from bayesnet.surrogates.model import Surrogate
 from bayesnet.surrogates.posterior import DrawsPosterior
+from bayesnet.surrogates.process import ProcessSurrogate
 from bayesnet.surrogates.sampler import DrawsSampler
 
-__all__ = ["Bridge", "DrawsPosterior", "DrawsSampler", "Surrogate", "count_traces"]
+__all__ = [
+    "Bridge",
+    "DrawsPosterior",
+    "DrawsSampler",
+    "ProcessSurrogate",
+    "ScaleMixturePosterior",
+    "StudentTExpectedImprovement",
+    "Surrogate",
+    "count_traces",
+]

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.data import Scaling
+from bayesnet.inference import Exact, resolve_inference
 from bayesnet.likelihoods import resolve_likelihood
-from bayesnet.posterior import FunctionDraws
+from bayesnet.posterior import FunctionDraws, ProcessPosterior
 from bayesnet.surrogates.bridge import Bridge
 from bayesnet.surrogates.checks import (
     check_likelihood,
@@ -25,6 +26,7 @@ from bayesnet.surrogates.checks import (
 from bayesnet.surrogates.noise import fitted_noise, given_noise
 from bayesnet.surrogates.outcomes import OutcomeMap
 from bayesnet.surrogates.posterior import DrawsPosterior
+from bayesnet.surrogates.process import ProcessSurrogate
 from bayesnet.surrogates.tables import choose_scaling, evenly, transformed
 
 
@@ -40,7 +42,9 @@ class Surrogate(Model):
         train_Y: n x m outcomes.
         train_Yvar: n x m known noise variances (units of train_Y, squared); learned if None.
         prior: a prior, a bare network, or None (the default network), as for `bn.fit`.
-        inference: "hmc", "nuts", "sghmc", "ensemble", or a method such as `bn.HMC(chains=4)`.
+        inference: "hmc", "nuts", "sghmc", "ensemble", or a method such as `bn.HMC(chains=4)`; with
+            "exact", "infinite_width", "student_t" or `bn.Exact(...)` the surrogate is a
+            `ProcessSurrogate`: joint posteriors in closed form, and fantasies.
         input_transform: a BoTorch input transform; replaces the inner standardisation of X.
             Its parameters are those it has or computes from train_X (bounds); none are learned.
         outcome_transform: a BoTorch outcome transform; replaces the inner standardisation of Y.
@@ -62,6 +66,14 @@ class Surrogate(Model):
     Raises:
         InputError: bad tensors (shapes, NaN, integers, batches), or what `bn.fit` refuses.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Under exact inference there are no draws: a `ProcessSurrogate` is made instead."""
+        inference = kwargs.get("inference", args[4] if len(args) > 4 else "hmc")
+        made = cls is Surrogate and (args or kwargs)  # copies and pickles come without arguments
+        if made and isinstance(resolve_inference(inference), Exact):
+            return ProcessSurrogate(*args, **kwargs)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -138,8 +150,11 @@ class Surrogate(Model):
     ) -> Self:
         """A surrogate around a posterior of function draws that `bn.fit` has made.
 
-        Raises `UnsupportedError` for a posterior of another kind.
+        Of an exact posterior a `ProcessSurrogate`. Raises `UnsupportedError` for a posterior of
+        another kind.
         """
+        if isinstance(posterior, ProcessPosterior):
+            return ProcessSurrogate.from_posterior(posterior)  # type: ignore[return-value]
         if not isinstance(posterior, FunctionDraws):
             raise UnsupportedError(
                 "A Surrogate needs a posterior of function draws (bn.fit with hmc, nuts, sghmc or ensemble), got "

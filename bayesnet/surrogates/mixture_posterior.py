@@ -1,0 +1,204 @@
+"""The joint posterior of a scale mixture for BoTorch: Student-t, or a mixture of Gaussians."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from botorch.posteriors import Posterior
+from botorch.sampling.base import MCSampler
+from botorch.sampling.get_sampler import GetSampler
+from botorch.utils.sampling import draw_sobol_normal_samples
+from linear_operator.utils.cholesky import psd_safe_cholesky
+from scipy.special import chdtri
+from torch import Tensor
+
+from bayesnet._errors import UnsupportedError
+from bayesnet.surrogates.conditional import Nodes
+from bayesnet.surrogates.outcomes import OutcomeMap
+
+# Draws behind base samples are kept off probability 0 and 1.
+EDGE = 1e-12
+
+
+class ScaleMixturePosterior(Posterior):
+    """A weighted mixture of j Gaussian or Student-t laws over q points; shapes batch x q x m outside.
+
+    Args:
+        nodes: means (j, batch, q, m) and covariances (j, batch, m, q, q) in the model's outcome space,
+            noise included if there is any; degrees of freedom or None.
+        shared: one scale for all outputs (else one each).
+        outcome: the map to the caller's outcomes.
+    """
+
+    def __init__(self, nodes: Nodes, shared: bool, outcome: OutcomeMap | None = None) -> None:
+        self.nodes = nodes
+        self.shared = shared
+        self._outcome = OutcomeMap() if outcome is None else outcome
+
+    @property
+    def df(self) -> float | None:
+        """The degrees of freedom of a Student-t posterior; None for a mixture of Gaussians."""
+        return self.nodes.df
+
+    @property
+    def outcome(self) -> OutcomeMap:
+        """The map to the caller's outcomes."""
+        return self._outcome
+
+    @property
+    def inner_shape(self) -> torch.Size:
+        """batch x q x m before outcomes are selected or combined."""
+        return self.nodes.mean.shape[1:]
+
+    @property
+    def device(self) -> torch.device:
+        """The torch device."""
+        return self.nodes.mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The torch dtype."""
+        return self.nodes.mean.dtype
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The t-batch shape."""
+        return self.inner_shape[:-2]
+
+    @property
+    def base_sample_shape(self) -> torch.Size:
+        """Normals for q x m values, and one coordinate for each scale: the last axis."""
+        q, m = self.inner_shape[-2:]
+        return torch.Size([q * m + (1 if self.shared else m)])
+
+    @property
+    def batch_range(self) -> tuple[int, int]:
+        """Base samples are the same for all t-batches: they have no batch axes."""
+        return (0, 0)
+
+    def _extended_shape(self, sample_shape: torch.Size = torch.Size()) -> torch.Size:  # noqa: B008
+        return torch.Size(sample_shape) + self.mean.shape
+
+    @cached_property
+    def _root(self) -> Tensor:
+        """Cholesky factors (j, batch, m, q, q)."""
+        return psd_safe_cholesky(self.nodes.cov)
+
+    @property
+    def _inflation(self) -> float:
+        df = self.nodes.df
+        if df is None:
+            return 1.0
+        return df / (df - 2.0) if df > 2 else math.inf
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        nodes = self.nodes
+        spread = nodes.cov.diagonal(dim1=-1, dim2=-2).mT.clamp_min(0.0)
+        if nodes.df is not None and not self._outcome.affine:
+            raise UnsupportedError(
+                "A Student-t posterior has no moments behind a curved outcome transform: use samples, or "
+                "bn.LogNormal as the law of the scale."
+            )
+        mean, variance = self._outcome.noise_moments(nodes.mean, spread * self._inflation)
+        weight = nodes.log_weight.exp().unsqueeze(-2)  # (j, batch, 1, m)
+        if self.shared:
+            weight = weight[..., :1]
+        elif self._outcome.transform is not None:
+            raise UnsupportedError(
+                "Moments of a combination of outputs, each with a scale of its own, are not available: use "
+                "samples."
+            )
+        else:
+            weight = self._outcome.select(weight)
+        total = (weight * mean).sum(0)
+        return total, (weight * (variance + (mean - total) ** 2)).sum(0)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, batch x q x m."""
+        return self._moments[0]
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance, batch x q x m; infinite for two degrees of freedom or fewer."""
+        return self._moments[1]
+
+    def rsample(self, sample_shape: torch.Size | None = None) -> Tensor:
+        """Samples `sample_shape x batch x q x m`, from torch's generator."""
+        shape = torch.Size([1]) if sample_shape is None else torch.Size(sample_shape)
+        batch = self.batch_shape
+        base = torch.randn(*shape, *batch, *self.base_sample_shape, dtype=torch.float64)
+        return self.rsample_from_base_samples(shape, base)
+
+    def rsample_from_base_samples(
+        self, sample_shape: torch.Size, base_samples: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """Samples from normals `sample_shape x (batch or nothing) x (q m + scales)`; differentiable in
+        the mean and covariance."""
+        q, m = self.inner_shape[-2:]
+        dims = len(self.batch_shape)
+        base = base_samples.to(device=self.device, dtype=torch.float64)
+        if base.dim() == len(sample_shape) + 1:
+            base = base.reshape(*sample_shape, *(1,) * dims, base.shape[-1])
+        z = base[..., : q * m].reshape(*base.shape[:-1], q, m)
+        level = torch.special.ndtr(base[..., q * m :]).clamp(EDGE, 1.0 - EDGE)  # (.., 1 or m)
+        index = self._pick(level, len(sample_shape))  # sample x batch x (1 or m)
+        shape = torch.Size((*sample_shape, *self.inner_shape))
+        out = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        stretch = 1.0
+        if self.nodes.df is not None:
+            chi = chdtri(self.nodes.df, level.detach().cpu().numpy())
+            stretch = (self.nodes.df / torch.as_tensor(np.asarray(chi)).to(level)).sqrt()
+            stretch = stretch.unsqueeze(-2)
+        moved = z.to(self.dtype).mT.unsqueeze(-1)  # (.., m, q, 1)
+        for k in torch.unique(index).tolist():
+            draw = (self._root[k] @ moved).squeeze(-1).mT * stretch
+            value = self.nodes.mean[k] + draw
+            out = torch.where((index == k).unsqueeze(-2), value, out)
+        return self._outcome(out.to(self.dtype))
+
+    def _pick(self, level: Tensor, samples: int) -> Tensor:
+        """The node of each sample by inversion: sample x batch x (1 or m)."""
+        edges = self.nodes.log_weight.detach().exp().cumsum(0)
+        if self.shared:
+            edges = edges[..., :1]
+        edges = edges.reshape(edges.shape[0], *(1,) * samples, *edges.shape[1:])
+        index = (level.unsqueeze(0) > edges / edges[-1:]).sum(0)
+        return index.clamp_max(edges.shape[0] - 1)
+
+
+class ScaleMixtureSampler(MCSampler):
+    """Quasi-random base samples for `ScaleMixturePosterior`: normals and a coordinate for the scale.
+
+    The same for all t-batches and all calls with the same number of points.
+    """
+
+    def __init__(self, sample_shape: torch.Size, seed: int | None = None) -> None:
+        super().__init__(sample_shape=sample_shape, seed=seed)
+        self.base_samples: Tensor | None
+
+    def forward(self, posterior: ScaleMixturePosterior) -> Tensor:  # type: ignore[override]
+        """Samples `sample_shape x batch x q x m`."""
+        size = posterior.base_sample_shape[0]
+        kept = self.base_samples
+        if kept is None or kept.shape[-1] != size:
+            drawn = draw_sobol_normal_samples(
+                d=size, n=self.sample_shape.numel(), dtype=torch.float64, seed=self.seed
+            )
+            self.base_samples = kept = drawn.reshape(*self.sample_shape, size)
+        return posterior.rsample_from_base_samples(self.sample_shape, kept)
+
+    def _update_base_samples(self, posterior: Any, base_sampler: Any) -> None:
+        """Base samples do not depend on the training points: nothing to do."""
+
+
+@GetSampler.register(ScaleMixturePosterior)
+def _get_sampler(
+    posterior: ScaleMixturePosterior, sample_shape: torch.Size, *, seed: int | None = None
+) -> ScaleMixtureSampler:
+    return ScaleMixtureSampler(sample_shape=sample_shape, seed=seed)

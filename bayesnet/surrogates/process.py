@@ -1,0 +1,309 @@
+"""`ProcessSurrogate`: an exact posterior as a BoTorch model, with joint laws and exact fantasies."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Self
+
+import torch
+from botorch.models.model import FantasizeMixin, Model
+from botorch.posteriors.gpytorch import GPyTorchPosterior
+from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
+from torch import Tensor
+
+from bayesnet._errors import InputError, UnsupportedError
+from bayesnet.data import Scaling
+from bayesnet.likelihoods import resolve_likelihood
+from bayesnet.posterior.process import ProcessPosterior
+from bayesnet.surrogates.checks import check_likelihood, check_points, check_training
+from bayesnet.surrogates.conditional import Conditional, Nodes
+from bayesnet.surrogates.mixture_posterior import ScaleMixturePosterior
+from bayesnet.surrogates.outcomes import OutcomeMap
+from bayesnet.surrogates.tables import choose_scaling, transformed
+
+
+class ProcessSurrogate(Model, FantasizeMixin):
+    """A Gaussian process, infinite network or scale mixture, fitted by `bn.Exact` when it is made.
+
+    What `Surrogate(..., inference="exact" | "infinite_width" | "student_t" | bn.Exact(...))` makes: the
+    same arguments (`init` and `max_draws` have no meaning and are ignored). Posteriors are joint over
+    the q points: a `GPyTorchPosterior` for a Gaussian process, else a `ScaleMixturePosterior`
+    (Student-t, or a mixture over scales and sampled hyper-parameters), both differentiable in X.
+    `condition_on_observations` and `fantasize` are exact, hyper-parameters kept.
+
+    Raises:
+        InputError: bad tensors, or what `bn.fit` refuses.
+        UnsupportedError: a kernel that is not JAX code.
+    """
+
+    def __init__(
+        self,
+        train_X: Tensor,
+        train_Y: Tensor,
+        train_Yvar: Tensor | None = None,
+        prior: Any = None,
+        inference: Any = "exact",
+        input_transform: Any = None,
+        outcome_transform: Any = None,
+        likelihood: Any = None,
+        target: Any = None,
+        scaling: Scaling | None = None,
+        seed: Any = 0,
+        init: Any = None,
+        dtype: torch.dtype | None = None,
+        device: Any = "auto",
+        warn: bool = True,
+        max_draws: int | None = None,
+    ) -> None:
+        from bayesnet.fitting import fit
+
+        super().__init__()
+        check_training(train_X, train_Y, train_Yvar)
+        likelihood = check_likelihood(resolve_likelihood(likelihood))
+        X, Y, Yvar = transformed(train_X, train_Y, train_Yvar, input_transform, outcome_transform)
+        scaling = choose_scaling(
+            X, Y, scaling, likelihood, prior, target, input_transform, outcome_transform
+        )
+        fitted = fit(
+            prior,
+            X,
+            Y,
+            target=target,
+            likelihood=likelihood,
+            inference=inference,
+            y_var=Yvar,
+            seed=seed,
+            scaling=scaling,
+            device=device,
+            progress=False,
+            warn=warn,
+        )
+        self._attach(fitted)
+        self._set_tables(train_X, Y)
+        if input_transform is not None:
+            self.input_transform = input_transform
+        if outcome_transform is not None:
+            self.outcome_transform = outcome_transform
+        self.eval()
+
+    @classmethod
+    def from_posterior(cls, posterior: ProcessPosterior) -> Self:
+        """A surrogate around a posterior that `bn.fit` has made.
+
+        Raises `UnsupportedError` for missing targets and weights of rows.
+        """
+        self = cls.__new__(cls)
+        Model.__init__(self)
+        self._attach(posterior)
+        scaling = posterior.scaling
+        x = torch.as_tensor(posterior.x * scaling.x_scale + scaling.x_loc)
+        self._set_tables(x, torch.as_tensor(scaling.y_out(posterior.y)))
+        return self.eval()
+
+    def _attach(self, fitted: ProcessPosterior) -> None:
+        if fitted.weight is not None or bool(torch.as_tensor(fitted.y).isnan().any()):
+            raise UnsupportedError(
+                "A Surrogate does not keep weights of rows or missing targets: fit complete rows."
+            )
+        self.fitted = fitted
+        self.likelihood = fitted.likelihood
+        self._members = Conditional.members(fitted)
+        self._batch = torch.Size()
+        self._outputs: tuple[int, ...] | None = None
+        std = torch.as_tensor(fitted.noise_std)
+        mean_var = 0.0 if fitted.y_var is None else torch.as_tensor(fitted._mean_row_variance())
+        self._noise = std.square() + mean_var  # (members, m), scaled
+
+    def _set_tables(self, train_X: Tensor, Y: Tensor) -> None:
+        self.train_inputs = (train_X,)
+        targets = Y.detach()
+        self.train_targets = targets.squeeze(-1) if targets.shape[-1] == 1 else targets.mT
+
+    def set_train_data(self, inputs: Any = None, targets: Any = None, strict: bool = False) -> None:
+        """Swap the stored training tensors (BoTorch does so in `eval` and `train`); no refit."""
+        if inputs is not None:
+            self.train_inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+        if targets is not None:
+            self.train_targets = targets
+
+    @property
+    def num_outputs(self) -> int:
+        """m, the number of outcomes."""
+        return self.fitted.y.shape[1] if self._outputs is None else len(self._outputs)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Empty, but for fantasies."""
+        return self._batch
+
+    @property
+    def _mixed(self) -> bool:
+        return len(self._members) > 1 or self._members[0].law is not None
+
+    @property
+    def _shared(self) -> bool:
+        return not self._mixed or not getattr(self.fitted.prior, "per_output", False)
+
+    def posterior(
+        self,
+        X: Tensor,
+        output_indices: list[int] | None = None,
+        observation_noise: bool | Tensor = False,
+        posterior_transform: Any = None,
+    ) -> Any:
+        """The joint posterior of the functions at X, batch x q x d: shapes batch x q x m.
+
+        Args:
+            output_indices: outcomes to keep; all if None.
+            observation_noise: True adds the fitted noise; a tensor holds variances that broadcast to
+                batch x q x m, in the space of transformed outcomes.
+            posterior_transform: applied to the posterior (to samples, of a mixture).
+
+        Raises:
+            InputError: X of the wrong shape or dtype, NaN, or unknown output indices.
+            UnsupportedError: a noise tensor where the noise scales with the function.
+        """
+        self.eval()
+        check_points(X, self.train_inputs[0].shape[-1])
+        outputs = self._select(output_indices)
+        inputs = self.transform_inputs(X)
+        nodes = self._nodes(inputs, observation_noise)
+        nodes = Nodes(
+            *(a.to(X) for a in (nodes.mean, nodes.cov, nodes.log_weight, nodes.scale)), nodes.df
+        )
+        untransform = getattr(self, "outcome_transform", None)
+        if self._mixed:
+            outcome = OutcomeMap(untransform, inputs, outputs, posterior_transform)
+            return ScaleMixturePosterior(nodes, self._shared, outcome)
+        posterior = GPyTorchPosterior(self._normal(nodes, None if untransform else outputs))
+        if untransform is not None:
+            posterior = untransform.untransform_posterior(posterior, X=inputs)
+            if outputs is not None:
+                raise UnsupportedError(
+                    "Select outcomes before an outcome_transform: fit them as models of their own."
+                )
+        return posterior if posterior_transform is None else posterior_transform(posterior, X=X)
+
+    def _nodes(self, inputs: Tensor, observation_noise: bool | Tensor) -> Nodes:
+        """All nodes of all members, in the model's outcome space."""
+        scaling = self.fitted.scaling
+        x = self._scaled(inputs)
+        y_scale = torch.as_tensor(scaling.y_scale)
+        parts = []
+        for member, noise in zip(self._members, self._noise, strict=True):
+            nodes = member.at(x)
+            if isinstance(observation_noise, Tensor):
+                if member.law is not None and not member.outside:
+                    raise UnsupportedError(
+                        "Noise variances in the units of y, but under noise='inside' the noise scales with "
+                        "the function: use bn.ScaleMixture(..., noise='outside')."
+                    )
+                extra = (observation_noise.to(y_scale) / y_scale**2).mT
+                extra = extra.expand(*nodes.cov.shape[:-1])
+            elif observation_noise:
+                extra = noise.unsqueeze(-1).expand(*nodes.cov.shape[:-1])
+                if not member.outside:
+                    extra = extra * nodes.scale.unsqueeze(-1)
+            else:
+                extra = torch.zeros(())
+            cov = nodes.cov + torch.diag_embed(extra.expand(*nodes.cov.shape[:-1]))
+            parts.append(
+                (
+                    nodes.mean * y_scale + torch.as_tensor(scaling.y_loc),
+                    cov * (y_scale**2).reshape(-1, 1, 1),
+                    nodes.log_weight - torch.tensor(float(len(self._members))).log(),
+                    nodes.scale,
+                )
+            )
+        mean, cov, weight, scale = (torch.cat(p) for p in zip(*parts, strict=True))
+        return Nodes(mean, cov, weight, scale, nodes.df)
+
+    def _scaled(self, inputs: Tensor) -> Tensor:
+        scaling = self.fitted.scaling
+        x = inputs.to(device="cpu", dtype=torch.float64)
+        return (x - torch.as_tensor(scaling.x_loc)) / torch.as_tensor(scaling.x_scale)
+
+    def _normal(self, nodes: Nodes, outputs: tuple[int, ...] | None) -> MultivariateNormal:
+        mean, cov = nodes.mean[0], nodes.cov[0]
+        chosen = range(mean.shape[-1]) if outputs is None else outputs
+        each = [MultivariateNormal(mean[..., j], cov[..., j, :, :]) for j in chosen]
+        return (
+            each[0] if len(each) == 1 else MultitaskMultivariateNormal.from_independent_mvns(each)
+        )
+
+    def _select(self, output_indices: list[int] | None) -> tuple[int, ...] | None:
+        """Indices into all outcomes of the fit."""
+        if output_indices is None:
+            return self._outputs
+        m = self.num_outputs
+        if not all(-m <= i < m for i in output_indices):
+            raise InputError(f"output_indices {output_indices}: there are {m} outcomes.")
+        own = self._outputs or tuple(range(m))
+        return tuple(own[i] for i in output_indices)
+
+    def subset_output(self, idcs: list[int]) -> ProcessSurrogate:
+        """The same model with only the outcomes `idcs`."""
+        new = self._shallow_copy()
+        new._outputs = self._select(list(idcs))
+        return new
+
+    def condition_on_observations(
+        self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
+    ) -> ProcessSurrogate:
+        """A new model on the old and the new data, hyper-parameters and scaling kept: exact.
+
+        X is batch x n' x d, Y is batch' x n' x m in the units of train_Y (more batch axes for
+        fantasies); differentiable in both. `noise`: variances of the new rows in the space of
+        transformed outcomes; the fitted level if None. The nodes of a scale that was integrated by
+        quadrature are reweighted.
+
+        Raises:
+            InputError: tensors that do not fit.
+            UnsupportedError: after `subset_output`; `noise` where it scales with the function.
+        """
+        if self._outputs is not None:
+            raise UnsupportedError("Condition the whole model, before subset_output.")
+        if X.shape[-2] != Y.shape[-2] or Y.shape[-1] != self.num_outputs:
+            raise InputError(
+                f"X {tuple(X.shape)} and Y {tuple(Y.shape)} do not fit: one row of {self.num_outputs} "
+                "outcomes for each row of inputs."
+            )
+        inputs = self.transform_inputs(X)
+        targets = Y
+        if hasattr(self, "outcome_transform"):
+            targets, _ = self.outcome_transform(Y, None, X=inputs)
+        scaling = self.fitted.scaling
+        y_scale = torch.as_tensor(scaling.y_scale)
+        y = (targets.double() - torch.as_tensor(scaling.y_loc)) / y_scale
+        if noise is not None and self._members[0].law is not None and not self._members[0].outside:
+            raise UnsupportedError(
+                "Under noise='inside' the noise of new rows is not free: leave it out."
+            )
+        new = self._shallow_copy()
+        x = self._scaled(inputs)
+        shared = [
+            level if noise is None else noise.to(y_scale) / y_scale**2 for level in self._noise
+        ]
+        if len(self._members) > 1:
+            raise UnsupportedError(
+                "Sampled hyper-parameters would have to be reweighted: use hyper='map' for fantasies."
+            )
+        new._members = [
+            member.condition(x, y, level)
+            for member, level in zip(self._members, shared, strict=True)
+        ]
+        new._batch = torch.broadcast_shapes(self._batch, X.shape[:-2], Y.shape[:-2])
+        old = self.train_inputs[0]
+        rows = X.detach().to(old).expand(*new._batch, *X.shape[-2:])
+        new.train_inputs = (torch.cat([old.expand(*new._batch, *old.shape[-2:]), rows], dim=-2),)
+        flat = self.train_targets.unsqueeze(-1) if self.num_outputs == 1 else self.train_targets.mT
+        added = targets.detach().to(flat).expand(*new._batch, *targets.shape[-2:])
+        joined = torch.cat([flat.expand(*new._batch, *flat.shape[-2:]), added], dim=-2)
+        new.train_targets = joined.squeeze(-1) if self.num_outputs == 1 else joined.mT
+        return new
+
+    def _shallow_copy(self) -> ProcessSurrogate:
+        new = copy.copy(self)
+        for store in ("_modules", "_buffers", "_parameters"):
+            new.__dict__[store] = dict(self.__dict__[store])
+        return new
