@@ -1,0 +1,203 @@
+"""The shipped PFN beside exact and fitted Gaussian processes, on tables drawn from its prior.
+
+    python benchmarks/pfn.py [--weights FILE] [--tables 12] [--bayes 4] [--dims 1 2 4] [--speed]
+
+Accuracy: `log p(y)` of 32 x 16 targets a table, beside the exact law given the true
+hyper-parameters; "ml": gpytorch, hyper-parameters by maximum likelihood, a Matern-5/2 kernel with a
+lengthscale a column (4 starts); "bayes": the true prior, hyper-parameters drawn by HMC
+(`bn.Exact(hyper="hmc")`), on the first `--bayes` tables of each cell. Differences are paired. All in
+the coordinates of the prior, without scaling. Speed (only on a quiet machine): one new table of 100 rows
+and 1,000 queries, and 1,000 tables in one call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+
+import jax
+import numpy as np
+from _common import interleaved, write
+
+import bayesnet as bn
+from bayesnet.data import Scaling
+from bayesnet.pfn.configurations import read_configuration
+
+TARGETS = 16
+COUNTS = (5, 10, 20, 50, 100)
+
+
+def draw_tables(configuration, d, n, tables, seed):
+    """Tables (x, y, queries, targets, exact log density, prior), half of each kernel."""
+    tasks = configuration.tasks
+    out = []
+    for part, prior in enumerate(tasks.parts(d)):
+        size = tables // len(tasks.weights)
+        key = jax.random.fold_in(jax.random.key(seed), 1000 * d + 10 * n + part)
+        batch = tasks.draw(key, size, np.full(size, n), d, part)
+        rng = np.random.default_rng([seed, d, n, part])
+        z = rng.standard_normal((size, tasks.queries, TARGETS))
+        std = np.asarray(batch.y_std, np.float64)[..., None]
+        targets = np.asarray(batch.f_mean, np.float64)[..., None] + std * z
+        exact = -0.5 * z**2 - np.log(std) - 0.5 * np.log(2 * np.pi)
+        x, y, new = (np.asarray(a, np.float64) for a in (batch.x, batch.y, batch.queries))
+        out += [(x[i, :n], y[i, :n], new[i], targets[i], exact[i], prior) for i in range(size)]
+    # One of each kernel in turn, so that the first few are of both.
+    half = len(out) // 2
+    return [t for pair in zip(out[:half], out[half:], strict=True) for t in pair]
+
+
+def log_density(prediction, targets):
+    return np.stack([prediction.log_prob(t)[:, 0] for t in targets.T], axis=1)
+
+
+def by_pfn(pfn, x, y, new, targets):
+    scaling = Scaling.identity(x.shape[1], 1)
+    prediction = pfn.fit(x, y, scaling=scaling, warn=False).predict(new, warn=False)
+    return log_density(prediction, targets)
+
+
+def by_bayes(prior, likelihood, x, y, new, targets):
+    posterior = bn.fit(
+        prior,
+        x,
+        y,
+        likelihood=likelihood,
+        inference=bn.Exact(hyper="hmc"),
+        scaling=Scaling.identity(x.shape[1], 1),
+        progress=False,
+        warn=False,
+    )
+    return log_density(posterior.predict(new), targets)
+
+
+def maximum_likelihood(x, y, starts=4):
+    """gpytorch's GP in float64, hyper-parameters by maximum likelihood, the best of several starts."""
+    import torch
+    from botorch.fit import fit_gpytorch_mll
+    from botorch.models import SingleTaskGP
+    from gpytorch.constraints import GreaterThan
+    from gpytorch.kernels import MaternKernel, ScaleKernel
+    from gpytorch.likelihoods import GaussianLikelihood
+    from gpytorch.mlls import ExactMarginalLogLikelihood
+
+    best = None
+    for start in range(starts):
+        torch.manual_seed(start)
+        likelihood = GaussianLikelihood(noise_constraint=GreaterThan(1e-5))
+        kernel = ScaleKernel(MaternKernel(2.5, ard_num_dims=x.shape[1]))
+        model = SingleTaskGP(
+            torch.tensor(x),
+            torch.tensor(y)[:, None],
+            likelihood=likelihood,
+            covar_module=kernel,
+            outcome_transform=None,
+        )
+        if start:
+            kernel.base_kernel.lengthscale = torch.exp(torch.randn(x.shape[1]).double())
+            likelihood.noise = float(np.exp(-3 + np.random.default_rng(start).normal()))
+        mll = ExactMarginalLogLikelihood(likelihood, model)
+        fit_gpytorch_mll(mll)
+        model.train()
+        with torch.no_grad():
+            value = float(mll(model(*model.train_inputs), model.train_targets))
+        model.eval()
+        if best is None or value > best[0]:
+            best = value, model
+    return best[1]
+
+
+def by_likelihood(x, y, new, targets):
+    import torch
+
+    posterior = maximum_likelihood(x, y).posterior(torch.tensor(new), observation_noise=True)
+    mean = posterior.mean[:, 0].detach().numpy()[:, None]
+    std = posterior.variance[:, 0].detach().sqrt().numpy()[:, None]
+    return -0.5 * ((targets - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi)
+
+
+def summary(values):
+    values = np.asarray(values, np.float64)
+    error = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+    return {"mean": round(values.mean(), 4), "interval": round(error, 4), "tables": len(values)}
+
+
+def accuracy(pfn, configuration, dims, tables, bayes):
+    rows = []
+    for d in dims:
+        for n in COUNTS:
+            gaps: dict[str, list[float]] = {"pfn": [], "ml": [], "bayes": []}
+            for i, (x, y, new, targets, exact, prior) in enumerate(
+                draw_tables(configuration, d, n, tables, seed=5)
+            ):
+                gaps["pfn"].append((exact - by_pfn(pfn, x, y, new, targets)).mean())
+                gaps["ml"].append((exact - by_likelihood(x, y, new, targets)).mean())
+                if i < bayes:
+                    likelihood = configuration.tasks.likelihood
+                    value = by_bayes(prior, likelihood, x, y, new, targets)
+                    gaps["bayes"].append((exact - value).mean())
+            k = len(gaps["bayes"])
+            row = {"d": d, "n": n}
+            row |= {f"{name}_above_exact": summary(g) for name, g in gaps.items() if g}
+            row["pfn_minus_ml"] = summary(np.subtract(gaps["pfn"], gaps["ml"]))
+            if k:
+                row["pfn_minus_bayes"] = summary(np.subtract(gaps["pfn"][:k], gaps["bayes"]))
+            rows.append(row)
+            print(row, flush=True)
+    return rows
+
+
+def speed(pfn, dims=(1, 4)):
+    import torch
+
+    rows = []
+    for d in dims:
+        rng = np.random.default_rng(d)
+        x, new = rng.normal(size=(100, d)), rng.normal(size=(1000, d))
+        y = np.sin(x.sum(axis=1)) + 0.1 * rng.normal(size=100)
+
+        def one():
+            prediction = pfn.fit(x, y, warn=False).predict(new, warn=False)
+            return prediction.mean, prediction.std
+
+        def botorch():
+            model = maximum_likelihood(x, y, starts=1)
+            # The faster of its two ways: a batch of single points, without their covariance.
+            posterior = model.posterior(torch.tensor(new)[:, None], observation_noise=True)
+            return posterior.mean.detach(), posterior.variance.detach()
+
+        row = {"d": d, **interleaved({"pfn": one, "botorch": botorch}, repeats=7)}
+        many = np.stack([x] * 1000), np.stack([y] * 1000), np.stack([new[:10]] * 1000)
+        pfn.predict_many(*many)
+        start = time.perf_counter()
+        pfn.predict_many(*many)
+        row["pfn_1000_tables"] = time.perf_counter() - start
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", default="gp")
+    parser.add_argument("--tables", type=int, default=12)
+    parser.add_argument("--bayes", type=int, default=4)
+    parser.add_argument("--dims", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--speed", action="store_true")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    is_file = options.weights.endswith(".safetensors")
+    load = bn.PFN.load if is_file else bn.PFN.from_pretrained
+    pfn = load(options.weights)
+    results = {"card": {k: v for k, v in pfn.card.items() if k not in ("certificate", "outside")}}
+    if options.speed:
+        write("pfn_speed", results | {"speed": speed(pfn)})
+        return
+    configuration = read_configuration("gp")
+    rows = accuracy(pfn, configuration, options.dims, options.tables, options.bayes)
+    write("pfn", results | {"accuracy": rows})
+
+
+if __name__ == "__main__":
+    main()
