@@ -73,6 +73,7 @@ _NAMES = {
     "prior_data_conflict": "diagnostics.conflict",
     "BNNClassifier": "estimators",
     "BNNRegressor": "estimators",
+    "PFNRegressor": "estimators",
 }
 _ROOMS = (
     "bo",

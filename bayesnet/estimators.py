@@ -23,7 +23,7 @@ except ImportError as error:
         "bn.BNNRegressor and bn.BNNClassifier need scikit-learn: pip install bayesnet[sklearn]"
     ) from error
 
-__all__ = ["BNNClassifier", "BNNRegressor"]
+__all__ = ["BNNClassifier", "BNNRegressor", "PFNRegressor"]
 
 
 class _Estimator(BaseEstimator):
@@ -173,6 +173,53 @@ class BNNRegressor(RegressorMixin, _Estimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+class PFNRegressor(BNNRegressor):
+    """A regressor without training: a pre-trained PFN conditions its prior in one forward pass.
+
+    Args:
+        weights: the name of shipped weights ("gp"), a file of them, or a `bn.PFN`.
+        longer: for tables of more rows than the weights were trained for: "subsample" (a random
+            choice of rows, by `random_state`) or "error".
+        random_state: of the choice of rows; an integer makes it repeatable.
+        device: "auto", "cpu", "gpu", "gpu:1".
+
+    Attributes and methods are those of `BNNRegressor`; `posterior_` is a `bn.pfn.PFNPosterior`.
+    """
+
+    def __init__(
+        self,
+        weights: Any = "gp",
+        *,
+        longer: str = "subsample",
+        random_state: Any = None,
+        device: Any = "auto",
+    ) -> None:
+        self.weights = weights
+        self.longer = longer
+        self.random_state = random_state
+        self.device = device
+
+    def fit(self, X: Any, y: Any) -> PFNRegressor:  # type: ignore[override]
+        """Condition on a table: X (n, d), y (n,) or (n, m).
+
+        Raises `ValueError` (`bn.InputError`) for data that cannot be used.
+        """
+        from bayesnet.devices import using
+        from bayesnet.pfn import PFN
+
+        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
+        self._y_is_vector = y.ndim == 1
+        self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        with using(self.device):
+            pfn = self.weights
+            if not isinstance(pfn, PFN):
+                is_file = str(pfn).endswith(".safetensors")
+                pfn = PFN.load(pfn) if is_file else PFN.from_pretrained(pfn)
+            self.posterior_ = pfn.fit(X, y, longer=self.longer, seed=seed)
+        return self
 
 
 class BNNClassifier(ClassifierMixin, _Estimator):

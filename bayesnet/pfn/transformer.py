@@ -25,11 +25,20 @@ from bayesnet._types import Array, Bool, Float, Key
 FREQUENCIES = tuple(0.25 * math.pi * 2**j for j in range(4))
 _PER_COLUMN = 1 + 2 * len(FREQUENCIES)
 
-Cache = tuple[tuple[Array, Array], ...]
+# What a context leaves behind: keys and values of every layer, and its inputs.
+Cache = tuple[tuple[tuple[Array, Array], ...], Array]
+# Where heads start to look: sums over columns of squared distances are multiplied by these, which
+# are 1/(2 l^2) for lengthscales l of 2.2, 1, 0.5 and 0.25.
+_REACH = (0.1, 0.5, 2.0, 8.0)
 
 
 class AttentionLayer(eqx.Module):
-    """Attention to the context and a two-layer perceptron, both pre-normalised and residual."""
+    """Attention to the context and a two-layer perceptron, both pre-normalised and residual.
+
+    From the scores of a head its squared distance to the row is subtracted, every column by a
+    weight that the token itself chooses (`reach`): a kernel smoother with lengthscales that are
+    read off the table. The null token is at no distance from anything.
+    """
 
     norm_attention: Float[Array, " w"]
     norm_mlp: Float[Array, " w"]
@@ -37,15 +46,19 @@ class AttentionLayer(eqx.Module):
     key: Float[Array, "w w"]
     value: Float[Array, "w w"]
     out: Float[Array, "w w"]
+    reach: Float[Array, "w r"]
+    reach_bias: Float[Array, " r"]
     mlp_in: Float[Array, "w h"]
     mlp_bias: Float[Array, " h"]
     mlp_out: Float[Array, "h w"]
     heads: int = eqx.field(static=True)
 
     @staticmethod
-    def create(key: Key, width: int, hidden: int, heads: int, depth: int) -> AttentionLayer:
+    def create(
+        key: Key, width: int, hidden: int, heads: int, depth: int, max_dim: int
+    ) -> AttentionLayer:
         """Random weights; what is added to the residual stream starts small, as 1/sqrt(depth)."""
-        k = jax.random.split(key, 6)
+        k = jax.random.split(key, 7)
         small = (2 * depth) ** -0.5
         return AttentionLayer(
             jnp.ones(width),
@@ -54,6 +67,8 @@ class AttentionLayer(eqx.Module):
             _linear(k[1], width, width),
             _linear(k[2], width, width),
             _linear(k[3], width, width) * small,
+            0.1 * _linear(k[6], width, heads * max_dim),
+            jnp.repeat(jnp.log(jnp.expm1(jnp.resize(jnp.asarray(_REACH), heads))), max_dim),
             _linear(k[4], width, hidden),
             jnp.zeros(hidden),
             _linear(k[5], hidden, width) * small,
@@ -66,14 +81,30 @@ class AttentionLayer(eqx.Module):
         return self._split(h @ self.key), self._split(h @ self.value)
 
     def apply(
-        self, tokens: Float[Array, "t w"], cache: tuple[Array, Array], mask: Bool[Array, " n"]
+        self,
+        tokens: Float[Array, "t w"],
+        x: Float[Array, "t d"],
+        pair: tuple[Array, Array],
+        context: Float[Array, "n d"],
+        mask: Bool[Array, " n+1"],
+        used: Float[Array, " d"],
     ) -> Float[Array, "t w"]:
-        """Tokens after this layer, the context being `cache` where `mask` is true."""
-        keys, values = cache
-        q = self._split(_normalise(tokens, self.norm_attention) @ self.query)
+        """Tokens at inputs `x` after this layer: keys and values are `pair`, of the null token and of
+        rows at inputs `context`, those that `mask` marks."""
+        keys, values = pair
+        h = _normalise(tokens, self.norm_attention)
+        q = self._split(h @ self.query)
         scores = jnp.einsum("the,nhe->htn", q, keys) * q.shape[-1] ** -0.5
-        weights = jax.nn.softmax(jnp.where(mask, scores, -1e30), axis=-1)
-        mixed = jnp.einsum("htn,nhe->the", weights, values)
+        weights = jax.nn.softplus(h @ self.reach + self.reach_bias)
+        weights = weights.reshape(len(h), self.heads, len(used)) * used
+        distance = (
+            jnp.einsum("thd,td->ht", weights, x**2)[..., None]
+            - 2 * jnp.einsum("thd,nd->htn", weights * x[:, None], context)
+            + jnp.einsum("thd,nd->htn", weights, context**2)
+        )
+        scores = scores - jnp.pad(distance, ((0, 0), (0, 0), (1, 0)))
+        attention = jax.nn.softmax(jnp.where(mask, scores, -1e30), axis=-1)
+        mixed = jnp.einsum("htn,nhe->the", attention, values)
         tokens = tokens + mixed.reshape(tokens.shape) @ self.out
         h = _normalise(tokens, self.norm_mlp)
         return tokens + jax.nn.gelu(h @ self.mlp_in + self.mlp_bias) @ self.mlp_out
@@ -128,7 +159,7 @@ class Transformer(eqx.Module):
             0.1 * jax.random.normal(k[4], (width,)),
             jax.random.normal(k[5], (width,)),
             tuple(
-                AttentionLayer.create(q, width, hidden, heads, depth)
+                AttentionLayer.create(q, width, hidden, heads, depth, max_dim)
                 for q in jax.random.split(k[6], depth)
             ),
             jnp.ones(width),
@@ -157,22 +188,24 @@ class Transformer(eqx.Module):
         mask: Bool[Array, " n"],
         used: Float[Array, " d"],
     ) -> Cache:
-        """The keys and values of a context, one pair a layer.
+        """The keys and values of a context, one pair a layer, and its inputs.
 
         `x` is padded to `max_dim` columns, of which `used` is 1 for the real ones and 0 for the
         others (`pad_columns`); rows where `mask` is false are padding. The rows of the cache are
         n + 1: the null token comes first.
         """
+        x = x * used
         rows = self._inputs(x, used) + y[:, None] * self.embed_y + self.context_token
         null = self.null_token + used @ self.embed_used
         tokens = jnp.concatenate([null[None], rows])
         seen = with_null(mask)
-        caches = []
+        places = jnp.concatenate([jnp.zeros((1, x.shape[1]), x.dtype), x])
+        pairs = []
         for i, layer in enumerate(self.layers):
-            caches.append(layer.keys_values(tokens))
+            pairs.append(layer.keys_values(tokens))
             if i + 1 < len(self.layers):  # what the last layer would make of them nobody reads
-                tokens = layer.apply(tokens, caches[-1], seen)
-        return tuple(caches)
+                tokens = layer.apply(tokens, places, pairs[-1], x, seen, used)
+        return tuple(pairs), x
 
     def decode(
         self,
@@ -182,10 +215,12 @@ class Transformer(eqx.Module):
         used: Float[Array, " d"],
     ) -> tuple[Float[Array, "q k"], Float[Array, "q k"]]:
         """Logits of the bars of y and of f at query inputs, given an encoded context."""
+        x = x * used
         tokens = self._inputs(x, used) + self.query_token
         seen = with_null(mask)
-        for layer, pair in zip(self.layers, cache, strict=True):
-            tokens = layer.apply(tokens, pair, seen)
+        pairs, context = cache
+        for layer, pair in zip(self.layers, pairs, strict=True):
+            tokens = layer.apply(tokens, x, pair, context, seen, used)
         h = _normalise(tokens, self.norm)
         return h @ self.head_y + self.bias_y, h @ self.head_f + self.bias_f
 
