@@ -18,7 +18,7 @@ from jax import lax
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, PyTree
-from bayesnet.kernels.activations import resolve_dual
+from bayesnet.kernels.activations import Dual, resolve_dual
 from bayesnet.kernels.state import Moments, Signal
 
 # Variances (weight, bias) of layers with weights, in the order of the description.
@@ -121,19 +121,26 @@ class Activation(KernelLayer):
 
     Args:
         fn: a name in `bayesnet.kernels.ACTIVATIONS`, or a function of arrays (made of jax.numpy),
-            whose kernel is then found by quadrature.
+            whose kernel is then found by expansion and quadrature.
         parameter: the slope of "leaky_relu" at negative values (0.01 if None), the degree of
             "monomial" (2), the gamma of "rbf" and "gaussian" (1).
+        terms: of the expansion of a function without a closed form (256 if None, up to 4096): more
+            where `kernel.expansion_error(x)` is too large.
 
     Raises:
-        InputError: an unknown name, a parameter outside its range, a function that is not finite.
+        InputError: an unknown name, a parameter outside its range, a function of another shape.
     """
 
     fn: Any = "relu"
     parameter: float | None = None
+    terms: int | None = None
 
     def __post_init__(self) -> None:
-        resolve_dual(self.fn, self.parameter)
+        self.dual()
+
+    def dual(self) -> Dual:
+        """Its expectations under Gaussian pairs."""
+        return resolve_dual(self.fn, self.parameter, self.terms)
 
     def check(self, signal: Signal) -> Signal:
         if not signal.gaussian:
@@ -144,7 +151,7 @@ class Activation(KernelLayer):
         return replace(signal, gaussian=False)
 
     def moments(self, moments: Moments, variances: Variances) -> Moments:
-        dual = resolve_dual(self.fn, self.parameter)
+        dual = self.dual()
         if moments.left_out is not None and dual.missing is not None:
             share = dual.missing(moments.variances()[0])[moments.ntk is not None]
             share = jnp.max(share.reshape(len(share), -1), axis=1)
@@ -165,7 +172,7 @@ class Activation(KernelLayer):
         return replace(moments, cov=cov, left=own[0], right=own[1], ntk=ntk)
 
     def apply(self, params: PyTree, h: Array) -> Array:
-        return resolve_dual(self.fn, self.parameter).function(h)
+        return self.dual().function(h)
 
 
 @dataclass(frozen=True)

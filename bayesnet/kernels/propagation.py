@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array
-from bayesnet.kernels.activations import resolve_dual
 from bayesnet.kernels.layers import Activation, KernelLayer, Variances
 from bayesnet.kernels.serial import Residual, Serial
 from bayesnet.kernels.state import Moments, Signal
@@ -87,8 +86,7 @@ def all_layers(layers: Any) -> Iterator[KernelLayer]:
 def expands(layers: Serial) -> bool:
     """Whether an activation has no closed form."""
     return any(
-        isinstance(layer, Activation)
-        and resolve_dual(layer.fn, layer.parameter).missing is not None
+        isinstance(layer, Activation) and layer.dual().missing is not None
         for layer in all_layers(layers.layers)
     )
 

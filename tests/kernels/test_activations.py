@@ -147,6 +147,21 @@ def test_gradients_are_finite_at_equal_points_and_at_zero(name):
         assert np.isfinite(gradient).all(), name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "sd", "terms"), [("tanh", 4.0, 1024), ("elu", 1.0, 4096)])
+def test_more_terms_are_more_accurate(name, sd, terms):
+    with jax.enable_x64(True):
+        v = jnp.full(3, sd**2)
+        k = v * np.array([0.9, 0.99, 0.999])
+        dual, few = resolve_dual(name, terms=terms), resolve_dual(name)
+        for i, phi in enumerate((dual.function, derivative_of(dual.function))):
+            whole = pair_mean(phi, sd**2, sd**2, sd**2)
+            ours = np.asarray(jax.jit((dual.value, dual.slope)[i])(k, v, v))
+            exact = [pair_mean(phi, float(c), sd**2, sd**2) for c in k]
+            assert np.abs(ours - exact).max() < 1e-6 * whole
+            assert dual.missing(v)[i][0] < 0.2 * few.missing(v)[i][0]
+
+
 def test_matrices_of_expansions_have_exact_diagonals_and_are_positive():
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
@@ -188,7 +203,11 @@ def test_bad_activations_are_refused():
         bn.kernels.Activation(lambda u: np.tanh(u))
     with pytest.raises(bn.InputError, match="same shape"):
         bn.kernels.Activation(lambda u: u.sum())
-    with pytest.raises(bn.InputError, match="carries its parameters"):
+    with pytest.raises(bn.InputError, match="of your own has no parameter"):
         bn.kernels.Activation(jnp.tanh, 1.0)
+    with pytest.raises(bn.InputError, match="even number from 16"):
+        bn.kernels.Activation("tanh", terms=17)
+    with pytest.raises(bn.InputError, match="closed form"):
+        bn.kernels.Activation("relu", terms=64)
     with pytest.raises(bn.InputError, match="name or a function"):
         bn.kernels.Activation(3)

@@ -7,7 +7,6 @@ Closed forms are in `closed_forms`; any other function is expanded in Hermite po
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError, unknown_name
+from bayesnet._types import Array
 from bayesnet.kernels.activations import closed_forms as closed
 from bayesnet.kernels.activations.base import Dual
 from bayesnet.kernels.activations.hermite import by_expansion
@@ -49,7 +49,7 @@ PARAMETERS: dict[str, Callable[[Any], Dual]] = {
     "rbf": lambda p: closed.rbf(_number("rbf", p, 1.0, 0.0)),
     "gaussian": lambda p: closed.gaussian(_number("gaussian", p, 1.0, 0.0)),
 }
-ACTIVATIONS: dict[str, Callable[[], Dual]] = {
+CLOSED: dict[str, Callable[[], Dual]] = {
     "relu": lambda: closed.rectifier(0.0),
     "abs": lambda: closed.rectifier(-1.0),
     "identity": closed.identity,
@@ -57,38 +57,41 @@ ACTIVATIONS: dict[str, Callable[[], Dual]] = {
     "gelu": closed.gelu,
     "sin": closed.sin,
     "cos": closed.cos,
-    # The approximation that most libraries, and bn.MLP, mean by "gelu".
-    "gelu_tanh": lambda: by_expansion(jax.nn.gelu),
-    "tanh": lambda: by_expansion(jnp.tanh),
-    "sigmoid": lambda: by_expansion(jax.nn.sigmoid),
-    "silu": lambda: by_expansion(jax.nn.silu),
-    "swish": lambda: by_expansion(jax.nn.silu),
-    "softplus": lambda: by_expansion(jax.nn.softplus),
-    "elu": lambda: by_expansion(jax.nn.elu),
-    **{name: partial(make, None) for name, make in PARAMETERS.items()},
 }
+EXPANDED: dict[str, Callable[[Array], Array]] = {
+    # The approximation that most libraries, and bn.MLP, mean by "gelu".
+    "gelu_tanh": jax.nn.gelu,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "elu": jax.nn.elu,
+}
+ACTIVATIONS = tuple(sorted((*CLOSED, *PARAMETERS, *EXPANDED)))
 
 
-def resolve_dual(fn: Any, parameter: float | None = None) -> Dual:
-    """The dual of a name (with its parameter) or of a function.
+def resolve_dual(fn: Any, parameter: float | None = None, terms: int | None = None) -> Dual:
+    """The dual of a name (with its parameter) or of a function (by `terms` polynomials).
 
     Raises `InputError` for an unknown name, a parameter that does not fit, or a function that
-    does not map arrays to finite arrays of the same shape.
+    does not map arrays to arrays of the same shape.
     """
-    if callable(fn) and not isinstance(fn, type):
-        if parameter is not None:
-            raise InputError("A function of your own carries its parameters itself.")
-        _check_function(fn)
-        return by_expansion(fn)
-    if not isinstance(fn, str):
+    own = callable(fn) and not isinstance(fn, type)
+    if not own and not isinstance(fn, str):
         raise InputError(f"An activation is a name or a function of arrays, got {fn!r}.")
-    if fn not in ACTIVATIONS:
+    if not own and fn not in ACTIVATIONS:
         raise unknown_name("activation", fn, ACTIVATIONS)
-    if parameter is None:
-        return ACTIVATIONS[fn]()
-    if fn not in PARAMETERS:
-        raise InputError(f"{fn!r} has no parameter; those that have: {', '.join(PARAMETERS)}.")
-    return PARAMETERS[fn](parameter)
+    if parameter is not None and (own or fn not in PARAMETERS):
+        what = "A function of your own" if own else repr(fn)
+        raise InputError(f"{what} has no parameter; those that have: {', '.join(PARAMETERS)}.")
+    if own or fn in EXPANDED:
+        if own:
+            _check_function(fn)
+        return by_expansion(fn if own else EXPANDED[fn], terms)
+    if terms is not None:
+        raise InputError(f"{fn!r} has a closed form: terms is for the others.")
+    return PARAMETERS[fn](parameter) if fn in PARAMETERS else CLOSED[fn]()
 
 
 def _check_function(fn: Any) -> None:
