@@ -28,7 +28,7 @@ from bayesnet.priors import (
     NetworkPrior,
     match_prior,
 )
-from bayesnet.priors.matching.match import DISTANCES
+from bayesnet.priors.matching.match import named_distance
 from bayesnet.priors.weights import Gaussian
 
 # The box on which priors are matched, in scaled coordinates (mean 0, sd 1 a column): it holds
@@ -172,7 +172,7 @@ def _cache_file(prior: NetworkPrior, target: Any, inputs: Any, seed: int) -> Pat
             target,
             inputs,
             seed,
-            _settings(),
+            _settings(prior.in_dim),
         )
     )
     if " at 0x" in text:
@@ -180,11 +180,11 @@ def _cache_file(prior: NetworkPrior, target: Any, inputs: Any, seed: int) -> Pat
     return cache_dir() / f"match-{hashlib.sha256(text.encode()).hexdigest()[:24]}.safetensors"
 
 
-def _settings() -> dict[str, Any]:
+def _settings(in_dim: int) -> dict[str, Any]:
     """How `match_prior` matches when nothing else is said: part of what made a kept match."""
     parameters = inspect.signature(match_prior).parameters.values()
     settings = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return settings | {"distance": DISTANCES[settings["distance"]]()}
+    return settings | {"distance": named_distance(settings["distance"], in_dim)}
 
 
 __all__ = [

@@ -84,11 +84,11 @@ class Network:
 METHODS = {"random": Random, "botorch_gp": GaussianProcess, "bayesnet_hmc": Network}
 
 
-def run(pool: Pool, method: str, seed: int, budget: int, full: bool) -> dict:
-    """One run of a method: its choices, and seconds of each step."""
+def run(pool: Pool, method: str, seed: int, budget: int, full: bool, share: float = 0.05) -> dict:
+    """One run of a method, until one of the best `share` is found: choices, seconds of each step."""
     optimizer = METHODS[method](pool, seed)
     chosen, seconds = pool.start(START, seed).tolist(), []
-    top = pool.top(0.05)
+    top = pool.top(share)
     while len(chosen) < budget and (full or not top[chosen].any()):
         left = np.setdiff1d(np.arange(len(pool.y)), chosen)
         began = time.perf_counter()

@@ -14,6 +14,7 @@ from bayesnet.priors import Box, GaussianProcess, NetworkPrior, match_prior
 from bayesnet.priors.matching import DISTANCES, Critic, Energy, Sliced
 from bayesnet.priors.matching import training as training_module
 from bayesnet.priors.matching.energy import energy_distance
+from bayesnet.priors.matching.match import named_distance
 from bayesnet.priors.matching.points import as_point_law, draw_triples, first_increments
 from bayesnet.priors.matching.sliced import wasserstein
 
@@ -201,6 +202,14 @@ def test_a_two_sided_critic_comes_closer_if_slowly() -> None:
 
 
 # --- match_prior
+
+
+def test_the_name_energy_weighs_increments_by_the_number_of_inputs():
+    """One input: more weight costs up-crossings; several: it does not (docs/methods/matching.md)."""
+    assert named_distance("energy", 1) == Energy()
+    assert named_distance("energy", 13) == Energy(increments=1.0)
+    with pytest.raises(InputError, match="distance"):
+        named_distance("enrgy", 1)
 
 
 @pytest.mark.parametrize("distance", sorted(DISTANCES))

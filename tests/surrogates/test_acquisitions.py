@@ -125,9 +125,12 @@ def test_optimize_finds_the_optimum(bumps, name, q):
 
 @pytest.mark.slow
 def test_the_pipeline_from_a_table_finds_its_optimum(table):
-    """Ten rows of a parabola under the default prior: the next point is near its top."""
+    """Ten rows of a parabola under the default prior: the next point is near its top.
+
+    Two chains of 300 + 200 steps have not converged on these rows and can miss it.
+    """
     torch.manual_seed(0)
-    model = Surrogate(*table, inference=bn.HMC(chains=2, warmup=300, draws=200), warn=False)
+    model = Surrogate(*table, inference=bn.HMC(chains=4, warmup=600, draws=200), warn=False)
     best, _ = optimize_acqf(PosteriorMean(model), UNIT, q=1, num_restarts=4, raw_samples=64)
     assert (best - torch.tensor([0.6, 0.4])).norm() < 0.1
 

@@ -46,7 +46,7 @@ def match_prior(
     num_functions: int = 128,
     num_points: int = 64,
     learning_rate: float = 0.1,
-    patience: int | None = 150,
+    patience: int | None = 250,
     restarts: int = 1,
     seed: int | Key = 0,
     progress: bool = False,
