@@ -35,6 +35,16 @@ class Nodes:
     scale: Tensor
     df: float | None
 
+    def to(self, like: Tensor) -> Nodes:
+        """In the dtype and on the device of a tensor."""
+        return Nodes(
+            self.mean.to(like),
+            self.cov.to(like),
+            self.log_weight.to(like),
+            self.scale.to(like),
+            self.df,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Conditional:
@@ -66,10 +76,10 @@ class Conditional:
             posterior.priors, posterior.noise_std, posterior.solutions, strict=True
         ):
             bridge = KernelBridge(base_of(prior))
-            x = torch.as_tensor(posterior.x)
+            x = torch.tensor(posterior.x)
             noise, y = table_noise(std, posterior.y, posterior.y_var, posterior.weight)
-            residual = torch.as_tensor(y) - bridge.mean(x)
-            d = torch.as_tensor(noise.copy())
+            residual = torch.tensor(y) - bridge.mean(x)
+            d = torch.tensor(noise)
             columns = d.mT if not bool((d == d[:, :1]).all()) else d[:, :1].mT  # (m or 1, n)
             matrix = bridge(x, x)
             law, outside = solution.scale.law, solution.scale.noise == "outside"

@@ -40,7 +40,7 @@ class StudentTExpectedImprovement(AcquisitionFunction):
         self.register_buffer("best_f", torch.as_tensor(best_f, dtype=torch.float64))
         self.maximize = maximize
 
-    @t_batch_mode_transform(expected_q=1)
+    @t_batch_mode_transform(expected_q=1)  # type: ignore[arg-type]
     def forward(self, X: Tensor) -> Tensor:
         """(batch) values at X, batch x 1 x d."""
         posterior = self.model.posterior(X)
@@ -58,7 +58,7 @@ class StudentTExpectedImprovement(AcquisitionFunction):
         spread = nodes.cov.diagonal(dim1=-1, dim2=-2).mT
         mean, variance = posterior.outcome.noise_moments(nodes.mean, spread)
         mean, scale = mean[..., 0, 0], variance[..., 0, 0].clamp_min(1e-18).sqrt()
-        gap = mean - self.best_f.to(mean)
+        gap = mean - torch.as_tensor(self.best_f).to(mean)
         if not self.maximize:
             gap = -gap
         z = gap / scale

@@ -22,6 +22,8 @@ from bayesnet.surrogates.outcomes import OutcomeMap
 
 # Draws behind base samples are kept off probability 0 and 1.
 EDGE = 1e-12
+# Added to the diagonal of covariances, relative to its mean.
+LIFT = 1e-9
 
 
 class ScaleMixturePosterior(Posterior):
@@ -86,7 +88,10 @@ class ScaleMixturePosterior(Posterior):
     @cached_property
     def _root(self) -> Tensor:
         """Cholesky factors (j, batch, m, q, q)."""
-        return psd_safe_cholesky(self.nodes.cov)
+        cov = self.nodes.cov
+        # Points that coincide, or repeat rows without noise, have a singular covariance.
+        level = cov.detach().diagonal(dim1=-1, dim2=-2).mean(-1, keepdim=True).clamp_min(1e-300)
+        return psd_safe_cholesky(cov + torch.diag_embed((LIFT * level).expand(cov.shape[:-1])))
 
     @property
     def _inflation(self) -> float:
@@ -150,7 +155,7 @@ class ScaleMixturePosterior(Posterior):
         index = self._pick(level, len(sample_shape))  # sample x batch x (1 or m)
         shape = torch.Size((*sample_shape, *self.inner_shape))
         out = torch.zeros(shape, dtype=torch.float64, device=self.device)
-        stretch = 1.0
+        stretch: Any = 1.0
         if self.nodes.df is not None:
             chi = chdtri(self.nodes.df, level.detach().cpu().numpy())
             stretch = (self.nodes.df / torch.as_tensor(np.asarray(chi)).to(level)).sqrt()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, Self
 
+import numpy as np
 import torch
 from botorch.models.model import FantasizeMixin, Model
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
+from linear_operator import to_linear_operator
 from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError
@@ -22,7 +25,7 @@ from bayesnet.surrogates.outcomes import OutcomeMap
 from bayesnet.surrogates.tables import choose_scaling, transformed
 
 
-class ProcessSurrogate(Model, FantasizeMixin):
+class ProcessSurrogate(Model, FantasizeMixin):  # type: ignore[misc]
     """A Gaussian process, infinite network or scale mixture, fitted by `bn.Exact` when it is made.
 
     What `Surrogate(..., inference="exact" | "infinite_width" | "student_t" | bn.Exact(...))` makes: the
@@ -101,7 +104,7 @@ class ProcessSurrogate(Model, FantasizeMixin):
         return self.eval()
 
     def _attach(self, fitted: ProcessPosterior) -> None:
-        if fitted.weight is not None or bool(torch.as_tensor(fitted.y).isnan().any()):
+        if fitted.weight is not None or bool(np.isnan(fitted.y).any()):
             raise UnsupportedError(
                 "A Surrogate does not keep weights of rows or missing targets: fit complete rows."
             )
@@ -144,7 +147,7 @@ class ProcessSurrogate(Model, FantasizeMixin):
     def _shared(self) -> bool:
         return not self._mixed or not getattr(self.fitted.prior, "per_output", False)
 
-    def posterior(
+    def posterior(  # type: ignore[override]
         self,
         X: Tensor,
         output_indices: list[int] | None = None,
@@ -168,9 +171,7 @@ class ProcessSurrogate(Model, FantasizeMixin):
         outputs = self._select(output_indices)
         inputs = self.transform_inputs(X)
         nodes = self._nodes(inputs, observation_noise)
-        nodes = Nodes(
-            *(a.to(X) for a in (nodes.mean, nodes.cov, nodes.log_weight, nodes.scale)), nodes.df
-        )
+        nodes = nodes.to(X)
         untransform = getattr(self, "outcome_transform", None)
         if self._mixed:
             outcome = OutcomeMap(untransform, inputs, outputs, posterior_transform)
@@ -211,7 +212,7 @@ class ProcessSurrogate(Model, FantasizeMixin):
                 (
                     nodes.mean * y_scale + torch.as_tensor(scaling.y_loc),
                     cov * (y_scale**2).reshape(-1, 1, 1),
-                    nodes.log_weight - torch.tensor(float(len(self._members))).log(),
+                    nodes.log_weight - math.log(len(self._members)),
                     nodes.scale,
                 )
             )
@@ -226,7 +227,10 @@ class ProcessSurrogate(Model, FantasizeMixin):
     def _normal(self, nodes: Nodes, outputs: tuple[int, ...] | None) -> MultivariateNormal:
         mean, cov = nodes.mean[0], nodes.cov[0]
         chosen = range(mean.shape[-1]) if outputs is None else outputs
-        each = [MultivariateNormal(mean[..., j], cov[..., j, :, :]) for j in chosen]
+        # Lazy, so that nothing is factorised where points coincide.
+        each = [
+            MultivariateNormal(mean[..., j], to_linear_operator(cov[..., j, :, :])) for j in chosen
+        ]
         return (
             each[0] if len(each) == 1 else MultitaskMultivariateNormal.from_independent_mvns(each)
         )
