@@ -36,6 +36,8 @@ CLASSES = {
     "NetworkPrior": "bayesnet.priors.network",
     "RescaledPrior": "bayesnet.priors.rescaled",
     "GaussianLaw": "bayesnet.priors.weights.gaussian",
+    "ScaledLastLayerLaw": "bayesnet.priors.weights.scaled_last_layer",
+    "RandomVariance": "bayesnet.priors.weights.scaled_last_layer",
     "HierarchicalLaw": "bayesnet.priors.weights.hierarchical",
     "LogNormalScale": "bayesnet.priors.weights.scale_laws",
     "InverseGammaScale": "bayesnet.priors.weights.scale_laws",

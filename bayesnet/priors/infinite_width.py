@@ -11,16 +11,18 @@ import numpy as np
 from bayesnet._errors import UnsupportedError
 from bayesnet.kernels import NNGP
 from bayesnet.kernels.descriptions import description
-from bayesnet.priors.weights import GaussianLaw
+from bayesnet.priors.scale_mixture import ScaleMixture
+from bayesnet.priors.weights import GaussianLaw, ScaledLastLayerLaw
 
 _FINITE_ONLY = " Condition the network itself, for example with bn.HMC()."
 
 
-def infinite_width(prior: Any) -> NNGP:
+def infinite_width(prior: Any) -> NNGP | ScaleMixture:
     """The Gaussian process to which functions of a `NetworkPrior` tend as all hidden layers grow.
 
     Hidden widths do not matter; the numbers of layers, the activation, and the standard
-    deviations of the weight law do, at their present (matched, say) values.
+    deviations of the weight law do, at their present (matched, say) values. A random variance of
+    the last layer gives a `bn.ScaleMixture`.
 
     Raises:
         UnsupportedError: a weight law that is not Gaussian, weights with a mean, several standard
@@ -50,4 +52,8 @@ def infinite_width(prior: Any) -> NNGP:
         scales.append(float(f"{values.flat[0]:.7g}"))
     tree = jax.tree.unflatten(law.layout.treedef, scales)
     layers = description(prior.network, tree, prior.in_dim, prior.out_dim)
-    return NNGP(layers, out_dim=prior.out_dim, units=prior.units)
+    limit = NNGP(layers, out_dim=prior.out_dim, units=prior.units)
+    if isinstance(law, ScaledLastLayerLaw):
+        # Samplers of networks keep the noise apart from the scale.
+        return ScaleMixture(limit, law.variance.law(), noise="outside")
+    return limit

@@ -17,6 +17,7 @@ from bayesnet.priors.weights.hierarchical import Hierarchical, HierarchicalLaw
 from bayesnet.priors.weights.horseshoe import Horseshoe, HorseshoeLaw
 from bayesnet.priors.weights.laplace import Laplace, LaplaceLaw
 from bayesnet.priors.weights.pretrained import Pretrained
+from bayesnet.priors.weights.scaled_last_layer import ScaledLastLayer, ScaledLastLayerLaw
 from bayesnet.priors.weights.student_t import StudentT, StudentTLaw
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "LaplaceLaw",
     "Layout",
     "Pretrained",
+    "ScaledLastLayer",
+    "ScaledLastLayerLaw",
     "StudentT",
     "StudentTLaw",
     "WeightLaw",
