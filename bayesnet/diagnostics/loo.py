@@ -23,7 +23,7 @@ from bayesnet.data import Data
 from bayesnet.diagnostics.arviz_export import row_log_likelihoods
 from bayesnet.diagnostics.convergence import RHAT_LIMIT, import_arviz
 from bayesnet.inference import DeepEnsemble
-from bayesnet.posterior import FunctionDraws
+from bayesnet.posterior import FunctionDraws, ProcessPosterior
 
 # k-hat beyond which PSIS is biased however many draws there are; with few draws sooner.
 K_LIMIT = 0.7
@@ -95,7 +95,8 @@ def loo(
     """Leave-one-out densities of the training rows of `posterior`.
 
     Args:
-        posterior: draws of a Markov chain method (`bn.fit` with HMC, NUTS, SGHMC).
+        posterior: draws of a Markov chain method (`bn.fit` with HMC, NUTS, SGHMC); of an exact
+            posterior the closed form is given, without weights or refits.
         refits: at most so many rows, those of largest k-hat, are refitted where k-hat is above the
             limit; each costs a run of the same method, started at the posterior's chains.
         limit: the k-hat above which a row is refitted; `k_limit` of the draws (at most 0.7) if None.
@@ -111,6 +112,10 @@ def loo(
         UnsupportedError: a posterior whose draws do not follow a law (ensembles).
         InputError: fewer than 100 draws, `refits` below 0, `limit` not above 0.
     """
+    if isinstance(posterior, ProcessPosterior):
+        rows = posterior.loo().rows
+        none = np.zeros(len(rows))
+        return LeaveOneOut(rows, none, none, K_LIMIT, (), ())
     if not isinstance(posterior, FunctionDraws) or isinstance(posterior.method, DeepEnsemble):
         what = "members of an ensemble" if isinstance(posterior, FunctionDraws) else posterior
         raise UnsupportedError(

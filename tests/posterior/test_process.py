@@ -97,6 +97,16 @@ def test_the_report_is_the_posteriors_own():
     assert "closed form" in str(report)
 
 
+def test_priors_are_compared_by_leave_one_out_in_closed_form():
+    from bayesnet.diagnostics.loo import loo
+
+    post = bn.fit(TWO, X, Y, likelihood=bn.GaussianLikelihood(0.5), inference="exact")
+    result = loo(post)
+    np.testing.assert_array_equal(result.rows, post.loo().rows)
+    assert result.ok
+    assert "0 of 14" in str(result)
+
+
 def test_bad_input_is_refused():
     post = bn.fit(TWO, X, Y, likelihood=bn.GaussianLikelihood(0.5), inference="exact")
     with pytest.raises(bn.InputError, match="features"):
