@@ -231,6 +231,12 @@ class Bars(eqx.Module):
         """The laws with these logits."""
         return BarDistribution(logits, self.edges, self.tails)
 
+    def places(self) -> tuple[Array, Array, Array]:
+        """The mean, the variance and the width (for tails the scale) of every bar, (k,) each."""
+        mean, variance = self.law(jnp.zeros(self.count))._centres()
+        width = jnp.concatenate([self.tails[:1], jnp.diff(self.edges), self.tails[1:]])
+        return mean, variance, width
+
     @staticmethod
     def from_values(values: ArrayLike, count: int) -> Bars:
         """`count` bars for targets such as `values` (n,).

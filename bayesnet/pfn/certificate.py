@@ -31,7 +31,7 @@ def _scores(pfn_parts: Any, batch: Batch, key: Any) -> tuple[Any, Any]:
     network, bars = pfn_parts
 
     def one(x: Any, y: Any, mask: Any, queries: Any) -> Any:
-        return network(x, y, mask, queries, batch.used)[0]
+        return network(x, y, mask, queries, batch.used, bars)[0]
 
     logits = jax.vmap(one)(batch.x, batch.y, batch.mask, batch.queries)
     z = jax.random.normal(key, (*batch.f_mean.shape, _TARGETS))

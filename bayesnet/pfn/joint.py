@@ -101,7 +101,7 @@ def _look_ahead(
     x, y, mask, used = context
 
     def one(query: Array, target: Array) -> Array:
-        _, logits = network(x.at[at].set(query), y.at[at].set(target), mask, queries, used)
+        _, logits = network(x.at[at].set(query), y.at[at].set(target), mask, queries, used, bars)
         return bars.law(logits).mean
 
     def both(item: tuple[Array, Array]) -> Array:
@@ -125,7 +125,7 @@ def _paths(
         def step(state: Any, now: Any) -> Any:
             x, y, mask = state
             i, point, u = now
-            logits, _ = network(x, y, mask, point[None], used)
+            logits, _ = network(x, y, mask, point[None], used, bars)
             drawn = bars.law(logits[0]).quantile(u)
             at = rows + i
             state = x.at[at].set(point), y.at[at].set(drawn), mask.at[at].set(True)

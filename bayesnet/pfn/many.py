@@ -12,6 +12,7 @@ import numpy as np
 from bayesnet._errors import InputError
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import as_matrix
+from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.posterior import CHUNKS, pad_context
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.transformer import Transformer, pad_columns
@@ -20,6 +21,7 @@ from bayesnet.pfn.transformer import Transformer, pad_columns
 @eqx.filter_jit
 def _many(
     network: Transformer,
+    bars: Bars,
     x: Float[Array, "t n d"],
     y: Float[Array, "t n"],
     mask: Array,
@@ -27,7 +29,7 @@ def _many(
     used: Array,
 ) -> tuple[Float[Array, "t q k"], Float[Array, "t q k"]]:
     return jax.lax.map(
-        lambda a: network(a[0], a[1], mask, a[2], used), (x, y, queries), batch_size=16
+        lambda a: network(a[0], a[1], mask, a[2], used, bars), (x, y, queries), batch_size=16
     )
 
 
@@ -50,6 +52,7 @@ def predict_many(pfn: Any, X: ArrayLike, y: ArrayLike, X_new: ArrayLike) -> list
     queries = np.pad(queries, ((0, 0), (0, size - new.shape[1]), (0, 0)))
     logits_y, logits_f = _many(
         pfn.network,
+        pfn.bars,
         jnp.stack([c[0] for c in contexts]),
         jnp.stack([c[1][0] for c in contexts]),
         contexts[0][2],

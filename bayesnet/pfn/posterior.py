@@ -17,6 +17,7 @@ from scipy.special import ndtri
 
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import Data, as_matrix
+from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.transformer import Transformer, pad_columns
 
@@ -79,7 +80,10 @@ class PFNPosterior:
         cache, mask, used = self._context
         padded, _ = pad_columns(scaled.astype(np.float32), self.pfn.network.max_dim)
         parts = [
-            [np.asarray(a)[:, :count] for a in decode(self.pfn.network, cache, mask, rows, used)]
+            [
+                np.asarray(a)[:, :count]
+                for a in decode(self.pfn.network, self.pfn.bars, cache, mask, rows, used)
+            ]
             for rows, count in chunks(padded)
         ]
         y, f = (np.concatenate([p[i] for p in parts], axis=1) for i in range(2))
@@ -121,7 +125,7 @@ class PFNPosterior:
             cache = encode(self.pfn.network, x, y, mask, used)
             padded, _ = pad_columns(self.data.x[hidden], self.pfn.network.max_dim)
             for start, (rows, count) in enumerate(chunks(padded)):
-                logits, _ = decode(self.pfn.network, cache, mask, rows, used)
+                logits, _ = decode(self.pfn.network, self.pfn.bars, cache, mask, rows, used)
                 at = hidden[CHUNKS[-1] * start :][:count]
                 p = self.pfn.law(np.asarray(logits)[:, :count]).cdf(self.data.y[at].T)
                 scores.append(ndtri(np.clip(p, 1e-6, 1 - 1e-6)).ravel())
@@ -171,7 +175,12 @@ def encode(
 
 @eqx.filter_jit
 def decode(
-    network: Transformer, cache: Any, mask: Array, x: Float[Array, "q d"], used: Array
+    network: Transformer,
+    bars: Bars,
+    cache: Any,
+    mask: Array,
+    x: Float[Array, "q d"],
+    used: Array,
 ) -> tuple[Float[Array, "m q k"], Float[Array, "m q k"]]:
     """Logits of y and f for every output."""
-    return jax.vmap(lambda c: network.decode(c, mask, x, used))(cache)
+    return jax.vmap(lambda c: network.decode(c, mask, x, used, bars))(cache)

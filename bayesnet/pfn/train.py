@@ -86,7 +86,7 @@ def excess(
     """KL from the bar probabilities of the tasks to the network's, in nats, for y and for f."""
 
     def one(x: Array, y: Array, mask: Array, queries: Array) -> tuple[Array, Array]:
-        return network(x, y, mask, queries, batch.used)
+        return network(x, y, mask, queries, batch.used, bars)
 
     logits_y, logits_f = jax.vmap(one)(batch.x, batch.y, batch.mask, batch.queries)
     # A function known exactly is in one bar, whose edges no float32 sd of 1e-4 can cross.

@@ -19,6 +19,7 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Bool, Float, Key
+from bayesnet.pfn.bars import Bars
 
 # Angular frequencies of the features of an input column, whose values are of order 1: waves of
 # length 8, 4, 2 and 1.
@@ -30,6 +31,10 @@ Cache = tuple[tuple[tuple[Array, Array], ...], Array]
 # Where heads start to look: sums over columns of squared distances are multiplied by these, which
 # are 1/(2 l^2) for lengthscales l of 2.2, 1, 0.5 and 0.25.
 _REACH = (0.1, 0.5, 2.0, 8.0)
+# Gaussians whose mixture is the first guess of a law; heads add to the logits of its bars. A head
+# that is linear in all bars would have to learn every narrow law at every place.
+COMPONENTS = 4
+_LOG_STD = (-7.0, 2.5)
 
 
 class AttentionLayer(eqx.Module):
@@ -128,6 +133,8 @@ class Transformer(eqx.Module):
     null_token: Float[Array, " w"]
     layers: tuple[AttentionLayer, ...]
     norm: Float[Array, " w"]
+    mixture: Float[Array, "w g"]
+    mixture_bias: Float[Array, " g"]
     head_y: Float[Array, "w k"]
     bias_y: Float[Array, " k"]
     head_f: Float[Array, "w k"]
@@ -151,6 +158,7 @@ class Transformer(eqx.Module):
             raise InputError("max_dim, depth, width and hidden must be at least 1.")
         k = jax.random.split(key, 8)
         columns = max_dim * _PER_COLUMN
+        spread = jnp.linspace(-1.0, 1.0, COMPONENTS)
         return Transformer(
             _linear(k[0], columns, width),
             0.1 * jax.random.normal(k[1], (max_dim, width)),
@@ -163,9 +171,12 @@ class Transformer(eqx.Module):
                 for q in jax.random.split(k[6], depth)
             ),
             jnp.ones(width),
-            0.1 * _linear(k[7], width, bars),
+            0.3 * _linear(k[7], width, 6 * COMPONENTS),
+            # Equal weights, means from -1 to 1, standard deviations of 0.5.
+            jnp.tile(jnp.stack([0 * spread, spread, 0 * spread - 0.7]).reshape(-1), 2),
+            jnp.zeros((width, bars)),
             jnp.zeros(bars),
-            0.1 * _linear(jax.random.fold_in(k[7], 1), width, bars),
+            jnp.zeros((width, bars)),
             jnp.zeros(bars),
         )
 
@@ -213,6 +224,7 @@ class Transformer(eqx.Module):
         mask: Bool[Array, " n"],
         x: Float[Array, "q d"],
         used: Float[Array, " d"],
+        bars: Bars,
     ) -> tuple[Float[Array, "q k"], Float[Array, "q k"]]:
         """Logits of the bars of y and of f at query inputs, given an encoded context."""
         x = x * used
@@ -222,13 +234,18 @@ class Transformer(eqx.Module):
         for layer, pair in zip(self.layers, pairs, strict=True):
             tokens = layer.apply(tokens, x, pair, context, seen, used)
         h = _normalise(tokens, self.norm)
-        return h @ self.head_y + self.bias_y, h @ self.head_f + self.bias_f
+        numbers = (h @ self.mixture + self.mixture_bias).reshape(len(h), 2, 3, COMPONENTS)
+        guess = mixture_logits(numbers, bars)
+        return (
+            guess[:, 0] + h @ self.head_y + self.bias_y,
+            guess[:, 1] + h @ self.head_f + self.bias_f,
+        )
 
     def __call__(
-        self, x: Array, y: Array, mask: Array, queries: Array, used: Array
+        self, x: Array, y: Array, mask: Array, queries: Array, used: Array, bars: Bars
     ) -> tuple[Float[Array, "q k"], Float[Array, "q k"]]:
         """`decode` after `encode`."""
-        return self.decode(self.encode(x, y, mask, used), mask, queries, used)
+        return self.decode(self.encode(x, y, mask, used), mask, queries, used, bars)
 
 
 def pad_columns(x: np.ndarray, max_dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -241,6 +258,20 @@ def pad_columns(x: np.ndarray, max_dim: int) -> tuple[np.ndarray, np.ndarray]:
 def with_null(mask: Bool[Array, " n"]) -> Bool[Array, " n+1"]:
     """The mask of a cache: the null token is always seen."""
     return jnp.concatenate([jnp.ones(1, bool), mask])
+
+
+def mixture_logits(numbers: Float[Array, "q h 3 c"], bars: Bars) -> Float[Array, "q h k"]:
+    """Log masses of bars, up to a constant, under mixtures of Gaussians.
+
+    The mass of a bar is its width times the density at its centre of the Gaussian widened by the
+    variance within the bar: smooth, and right for narrow Gaussians and for wide ones.
+    """
+    weight, mean, log_std = (numbers[..., i, :, None] for i in range(3))
+    centre, within, width = bars.places()
+    variance = jnp.exp(2 * jnp.clip(log_std, *_LOG_STD)) + within
+    weight = jax.nn.log_softmax(weight, axis=-2)
+    each = weight - 0.5 * (centre - mean) ** 2 / variance - 0.5 * jnp.log(variance)
+    return jax.nn.logsumexp(each, axis=-2) + jnp.log(width)
 
 
 def _normalise(x: Float[Array, "n w"], gain: Float[Array, " w"]) -> Float[Array, "n w"]:
