@@ -119,6 +119,7 @@ def test_without_pooling_pixels_are_followed_alone():
         np.testing.assert_allclose(NNGP(pooled).kernel(X, X), alone, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_deeper_networks_have_consistent_diagonals():
     block = Residual(LayerNorm(), Activation("erf"), Conv(3), scale=0.5)
     down = Residual(

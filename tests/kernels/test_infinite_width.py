@@ -48,7 +48,11 @@ def agrees(draws, truth, bias):
     assert (np.abs(draws.mean(0) - truth) < 5 * error + bias * np.abs(truth).max()).all()
 
 
-@pytest.mark.parametrize("kernel", [NTK(depth=2), NTK(DEEP)], ids=["relu", "residual"])
+@pytest.mark.parametrize(
+    "kernel",
+    [NTK(depth=2), pytest.param(NTK(DEEP), marks=pytest.mark.slow)],
+    ids=["relu", "residual"],
+)
 def test_empirical_kernels_agree_and_converge_at_rate_one_over_width(kernel):
     truth = [np.asarray(a, float) for a in kernel.both(X, X)]
     errors = []
@@ -83,10 +87,10 @@ def functions_agree(prior, kernel, x, num=3000, bias=0.03):
 @pytest.mark.parametrize(
     "network",
     [
-        bn.MLP((64, 64)),
-        bn.MLP((64, 64), "gelu", "standard"),
-        bn.ResidualMLP(64, 2, "relu"),
-        bn.ResidualMLP(64, 2, "erf", "standard"),
+        bn.MLP((64, 64), "erf"),
+        pytest.param(bn.MLP((64, 64), "gelu", "standard"), marks=pytest.mark.slow),
+        pytest.param(bn.ResidualMLP(64, 2, "tanh"), marks=pytest.mark.slow),
+        bn.ResidualMLP(64, 2, "relu", "standard"),
     ],
     ids=str,
 )
@@ -123,6 +127,7 @@ def test_there_and_back(tmp_path):
     np.testing.assert_allclose(prior.apply(z, jnp.asarray(X)), 0.0)  # no shift hides in the network
 
 
+@pytest.mark.slow
 def test_a_finite_network_is_conditioned_like_any_other():
     prior = NNGP(depth=1).finite(8, 1)
     x = np.linspace(-1, 1, 12)[:, None]

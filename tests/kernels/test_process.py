@@ -77,7 +77,7 @@ def test_deep_relu_equals_a_plain_recursion():
     assert kernel.nngp.ntk == kernel
 
 
-@pytest.mark.parametrize("kernel", [NNGP(DEEP), NTK(DEEP), NTK(depth=2)], ids=["a", "b", "c"])
+@pytest.mark.parametrize("kernel", [NTK(DEEP), NTK(depth=2)], ids=["residual", "dense"])
 def test_diagonals_symmetry_and_definiteness(kernel):
     with jax.enable_x64(True):
         x = np.concatenate([X1, X1[:1], np.zeros((1, 3)), 100 * X2])
@@ -122,7 +122,15 @@ def test_draws_have_the_covariance():
     assert isinstance(kernel, KernelPrior)
 
 
-@pytest.mark.parametrize("kernel", [NNGP(depth=2), NTK(depth=2), NTK(DEEP)], ids=["a", "b", "c"])
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        NTK(depth=2),
+        pytest.param(NNGP(depth=2), marks=pytest.mark.slow),
+        pytest.param(NTK(DEEP), marks=pytest.mark.slow),
+    ],
+    ids=["ntk", "nngp", "residual"],
+)
 def test_gradients_by_inputs_and_variances_equal_finite_differences(kernel):
     weights = RNG.normal(size=(6, 4))
 
@@ -142,14 +150,14 @@ def test_gradients_by_inputs_and_variances_equal_finite_differences(kernel):
 
 def test_gradients_work_in_float32_and_at_difficult_points():
     x = np.concatenate([X1, X1[:2], np.zeros((1, 3))]).astype(np.float32)
-    for kernel in (NTK(depth=2), NTK(depth=1, bias_std=0.0)):
+    for kernel in (NTK(depth=1), NTK(depth=1, bias_std=0.0)):
         value = kernel.kernel(x, x)
         gradient = jax.jit(jax.grad(lambda a, k=kernel: k.kernel(a, a).sum()))(x)
         assert value.dtype == gradient.dtype == jnp.float32
         assert np.isfinite(value).all()
         assert np.isfinite(gradient).all()
     # Where it is smooth, the gradient of float32 inputs is that of float64 ones.
-    kernel = NNGP(depth=2)
+    kernel = NNGP(depth=1)
     narrow = jax.grad(lambda a: kernel.kernel(a, X2.astype(np.float32)).sum())(x[:3])
     with jax.enable_x64(True):
         exact = jax.grad(lambda a: kernel.kernel(a, jnp.asarray(X2)).sum())(
@@ -158,6 +166,7 @@ def test_gradients_work_in_float32_and_at_difficult_points():
     np.testing.assert_allclose(narrow, exact, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_variances_are_learned_by_marginal_likelihood():
     """A table of a linear network's draws: descent in the evidence finds the bias variance."""
     truth = NNGP(depth=1, weight_std=0.7, bias_std=2.0)
