@@ -95,8 +95,14 @@ def by_loops(tail, x1, x2, zeros, stride):
     return nngp, 1.21 * pool(tangent) + nngp
 
 
-@pytest.mark.parametrize(("padding", "stride"), [("same", 1), ("valid", 1), (2, 2)])
-@pytest.mark.parametrize("tail", sorted(TAILS))
+FAST = [("flatten", "valid", 1), ("global", "same", 1), ("pooled", 2, 2)]
+CASES = [(tail, *how) for tail in sorted(TAILS) for how in [("same", 1), ("valid", 1), (2, 2)]]
+
+
+@pytest.mark.parametrize(
+    ("tail", "padding", "stride"),
+    [pytest.param(*c, marks=[] if c in FAST else pytest.mark.slow) for c in CASES],
+)
 def test_convolutions_equal_loops_over_pixels(tail, padding, stride):
     zeros = {"same": 1, "valid": 0}.get(padding, padding)
     kernel = NTK(network(tail, padding, stride))
@@ -162,6 +168,13 @@ def test_lenet_has_a_limit():
     truth = np.asarray(limit.kernel(x, x))
     error = products.std(0) / len(f) ** 0.5
     assert (np.abs(products.mean(0) - truth) < 5 * error + 0.03 * truth.max()).all()
+
+
+def test_expansions_are_watched_pixel_by_pixel():
+    sharp = network("global", activation=Activation("tanh"))
+    kernel = NTK(sharp).with_variances(weight=(400.0, 1.0))
+    assert kernel.expansion_error(X).max() > 1e-2
+    assert kernel.expansion_error(1e-3 * X).max() < 1e-6
 
 
 def test_bad_images_are_refused():

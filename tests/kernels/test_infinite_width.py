@@ -56,15 +56,15 @@ def agrees(draws, truth, bias):
 def test_empirical_kernels_agree_and_converge_at_rate_one_over_width(kernel):
     truth = [np.asarray(a, float) for a in kernel.both(X, X)]
     errors = []
-    for width in (32, 256):
-        found = empirical(kernel, width, 100)
+    for width in (16, 128):
+        found = empirical(kernel, width, 80)
         for ours, exact in zip(found, truth, strict=True):
             agrees(ours, exact, 2.0 / width)
         errors.append(
             [((a - b) ** 2).mean() / (b**2).mean() for a, b in zip(found, truth, strict=True)]
         )
-    # Mean squared errors are chi-square-like sums over 100 draws: known to about 20 %.
-    rate = np.log(np.array(errors[0]) / np.array(errors[1])) / np.log(256 / 32)
+    # Mean squared errors are chi-square-like sums over 80 draws: known to about 20 %.
+    rate = np.log(np.array(errors[0]) / np.array(errors[1])) / np.log(128 / 16)
     assert (np.abs(rate - 1.0) < 0.3).all(), rate
 
 
@@ -90,7 +90,7 @@ def functions_agree(prior, kernel, x, num=3000, bias=0.03):
         bn.MLP((64, 64), "erf"),
         pytest.param(bn.MLP((64, 64), "gelu", "standard"), marks=pytest.mark.slow),
         pytest.param(bn.ResidualMLP(64, 2, "tanh"), marks=pytest.mark.slow),
-        bn.ResidualMLP(64, 2, "relu", "standard"),
+        pytest.param(bn.ResidualMLP(64, 2, "relu", "standard"), marks=pytest.mark.slow),
     ],
     ids=str,
 )
