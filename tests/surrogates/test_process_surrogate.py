@@ -57,7 +57,12 @@ def make(name, x=X, y=Y, **kwargs):
     )
 
 
-@pytest.fixture(params=PRIORS, scope="module")
+# One of each kind in the fast suite.
+FAST = ("process", "student, shared", "outside")
+NAMES = [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in PRIORS]
+
+
+@pytest.fixture(params=NAMES, scope="module")
 def model(request):
     surrogate = make(request.param)
     surrogate.name = request.param
@@ -203,7 +208,7 @@ def test_closed_form_improvement_is_an_integral(name):
     np.testing.assert_allclose(x.grad[:, 0, 0].numpy(), change.numpy(), rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["process", "student"])
+@pytest.mark.parametrize("name", [pytest.param("process", marks=pytest.mark.slow), "student"])
 def test_acquisitions_of_botorch_run(name):
     model = make(name)
     bounds = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.double)
@@ -261,6 +266,7 @@ def test_many_inputs():
     np.testing.assert_allclose((at.grad * along).sum(), change, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_sampled_hyperparameters_make_a_mixture():
     prior = bn.GaussianProcess("rbf", bn.LogNormal(0.0, 0.5))
     method = bn.Exact(hyper="hmc", restarts=0, draws=6)
@@ -286,7 +292,8 @@ def test_what_cannot_be_done_says_so():
         make("process").posterior(X[:, :1])
 
 
-@pytest.mark.parametrize("inference", ["exact", pytest.param("student_t", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("inference", ["exact", "student_t"])
 def test_a_step_of_bayesian_optimization(inference):
     step = bn.bo.suggest(
         (X.numpy(), Y[:, 0].numpy()),
