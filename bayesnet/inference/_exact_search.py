@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from scipy import optimize
 
 from bayesnet._errors import BayesNetError, InputError
 from bayesnet.inference._exact_hmc import sample_hyper
+from bayesnet.inference._exact_noise import NoiseEvidence
 from bayesnet.inference._exact_table import NoiseLaw, Table
 from bayesnet.posterior.process import scale_of, table_noise, weighted_constant
 from bayesnet.priors.kernel_model import KernelModel
@@ -55,6 +57,9 @@ class Problem:
         u, z = self.split(v)
         table = self.table
         std = self.noise.std(z)
+        if self._noise_only is not None:
+            value, by_variance = self._noise_only.at(std)
+            return value, by_variance * 2.0 * std**2 * np.asarray(self.noise.scale)
         noise, y = table_noise(std, table.y, table.y_var, table.weight)
         residual = y - self.model.mean(u, table.x)
         matrix = self._matrix(u)
@@ -68,10 +73,23 @@ class Problem:
     def _matrix(self, u: np.ndarray) -> np.ndarray:
         if self.model.free.size:
             return self.model.matrix(u, self.table.x, self.table.x)
-        if not hasattr(self, "_kept"):
-            kept = self.model.matrix(u, self.table.x, self.table.x)
-            object.__setattr__(self, "_kept", kept)
-        return self._kept  # type: ignore[attr-defined]
+        return self._fixed_matrix
+
+    @cached_property
+    def _fixed_matrix(self) -> np.ndarray:
+        return self.model.matrix(np.zeros(0), self.table.x, self.table.x)
+
+    @cached_property
+    def _noise_only(self) -> NoiseEvidence | None:
+        """The cheap evidence, where nothing but noise levels common to all rows is learned."""
+        table, scale = self.table, scale_of(self.prior, self.method)
+        plain = table.y_var is None and table.weight is None and not np.isnan(table.y).any()
+        if self.model.free.size or not self.noise.size or not plain:
+            return None
+        if not NoiseEvidence.covers(scale):
+            return None
+        residual = table.y - self.model.mean(np.zeros(0), table.x)
+        return NoiseEvidence(self._fixed_matrix, residual, scale)
 
     def _noise_slope(self, std: np.ndarray, by_noise: np.ndarray) -> np.ndarray:
         if self.noise.scale is None:

@@ -159,6 +159,22 @@ def test_gradients_of_the_objective_are_finite_differences(mixture):
     np.testing.assert_allclose(slope @ direction, change / (2 * h), rtol=1e-6)
 
 
+@pytest.mark.parametrize("per_output", [None, False, True])
+def test_the_evidence_of_noise_alone_is_the_same(per_output):
+    """The short way by eigenvalues against the factorisation of every matrix."""
+    prior = TWO
+    if per_output is not None:
+        prior = bn.ScaleMixture(TWO, bn.InverseGamma(1.5, 2.0), per_output=per_output)
+    noise = NoiseLaw(np.array([-1.0, -2.0]), np.array([1.0, 0.5]), 2)
+    short = Problem(prior, KernelModel(TWO), noise, Table(X, Y, None, None), bn.Exact())
+    long = Problem(prior, KernelModel(TWO), noise, Table(X, Y, None, np.ones(12)), bn.Exact())
+    assert short._noise_only is not None
+    assert long._noise_only is None
+    z = np.array([0.3, -0.7])
+    for a, b in zip(short.log_evidence(z), long.log_evidence(z), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8)
+
+
 def test_learned_noise_and_hyperparameters_reach_the_top():
     """Map: no nearby point is better; the fixed process that comes out is the one that was found."""
     rng = np.random.default_rng(1)
