@@ -9,6 +9,7 @@ import jax
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Float, Key, PyTree
+from bayesnet.kernels.images import Image
 from bayesnet.kernels.serial import Serial, check_network
 from bayesnet.networks.base import draw_from_base
 from bayesnet.networks.layers import check_whole
@@ -35,6 +36,11 @@ class WideNetwork:
     def __post_init__(self) -> None:
         check_network(self.layers)
         object.__setattr__(self, "width", check_whole("width", self.width))
+
+    @property
+    def loop_over_draws(self) -> bool:
+        """Draws of convolutional networks are evaluated one after another (`networks.conv`)."""
+        return isinstance(self.layers.layers[0], Image)
 
     def param_shapes(self, in_dim: int, out_dim: int) -> PyTree:
         *hidden, last = self.layers.layers

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, PyTree
 from bayesnet.kernels.layers import KernelLayer, Variances, check_std, weight_shapes
 from bayesnet.kernels.state import Moments, Signal
+from bayesnet.networks.conv import convolve
 from bayesnet.networks.layers import check_whole
 
 PADDINGS = ("same", "valid")
@@ -179,14 +180,7 @@ class Conv(KernelLayer):
     def apply(self, params: PyTree, h: Array) -> Array:
         w = params["w"]
         fan_in = w.shape[0] * w.shape[1] * w.shape[2]
-        out = lax.conv_general_dilated(
-            h,
-            w * fan_in**-0.5,
-            (self.stride, self.stride),
-            [(self.zeros, self.zeros)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return out + params.get("b", 0.0)
+        return convolve(h, w * fan_in**-0.5, self.zeros, self.stride) + params.get("b", 0.0)
 
 
 @dataclass(frozen=True)
@@ -270,5 +264,7 @@ class AveragePool(KernelLayer):
 
     def apply(self, params: PyTree, h: Array) -> Array:
         size = (1, self.size, self.size, 1)
-        zero: Any = jnp.zeros((), h.dtype)
-        return lax.reduce_window(h, zero, lax.add, size, size, "VALID") / self.size**2
+        # A NumPy zero: with one of JAX the window sum has no derivative.
+        return (
+            lax.reduce_window(h, np.zeros((), h.dtype), lax.add, size, size, "VALID") / self.size**2
+        )
