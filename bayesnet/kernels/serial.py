@@ -8,12 +8,15 @@ from typing import Any
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, PyTree
+from bayesnet.kernels.images import Image
 from bayesnet.kernels.layers import Dense, KernelLayer, Variances, check_std
 from bayesnet.kernels.state import Moments, Signal
 
 
 def _as_layers(layers: Any, own: str) -> tuple[KernelLayer, ...]:
-    layers = tuple(layers)
+    # A Serial inside is its layers, so that the first layer of a network is seen.
+    nested = [part.layers if isinstance(part, Serial) else (part,) for part in layers]
+    layers = tuple(layer for part in nested for layer in part)
     for layer in layers:
         if isinstance(layer, type) and issubclass(layer, KernelLayer):
             raise InputError(f"Pass a layer, not its class: {layer.__name__}().")
@@ -124,6 +127,9 @@ class Residual(_Chain):
             raise InputError("The branch of a Residual must end with a Dense or Conv layer.")
         if shortcut is not None and not isinstance(shortcut, Serial):
             raise InputError(f"shortcut must be a Serial(...) or None, got {shortcut!r}.")
+        inside = (*layers, *(() if shortcut is None else shortcut.layers))
+        if any(isinstance(layer, Image) for layer in inside):
+            raise InputError("Image(...) belongs before a Residual, as first layer of the network.")
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "shortcut", shortcut)
         object.__setattr__(self, "scale", check_std("scale", scale))

@@ -177,6 +177,11 @@ def test_expansions_are_watched_pixel_by_pixel():
     assert kernel.expansion_error(1e-3 * X).max() < 1e-6
 
 
+def test_a_serial_inside_is_its_layers():
+    flat = network("flatten")
+    assert Serial(Serial(*flat.layers[:2]), *flat.layers[2:]) == flat
+
+
 def test_bad_images_are_refused():
     with pytest.raises(bn.InputError, match=r"5 \* 4 \* 2 = 40 columns, but x1 has 39"):
         NNGP(network("flatten")).kernel(X[:, 1:], X)
@@ -192,6 +197,10 @@ def test_bad_images_are_refused():
         NNGP(Serial(Image(4, 4), Conv(), Residual(RELU, Conv(stride=2)), Flatten(), Dense()))
     with pytest.raises(bn.InputError, match="smaller than the pool"):
         NNGP(Serial(Image(4, 4), Conv(), RELU, AveragePool(5), Flatten(), Dense()))
+    with pytest.raises(bn.InputError, match="before a Residual"):
+        Residual(Image(4, 4), Conv())
+    with pytest.raises(bn.InputError, match="before a Residual"):
+        Residual(Conv(), shortcut=Serial(Image(4, 4), Conv()))
     with pytest.raises(bn.InputError, match="first layer"):
         NNGP(Serial(Dense(), Image(4, 4), Dense()))
     with pytest.raises(bn.InputError, match="vectors already"):
