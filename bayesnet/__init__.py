@@ -62,6 +62,7 @@ _NAMES = {
     "SGHMC": "inference",
     "DeepEnsemble": "inference",
     "Exact": "inference",
+    "NTKEnsemble": "inference",
     "ClassPrediction": "posterior",
     "FunctionDraws": "posterior",
     "ProcessPosterior": "posterior",

@@ -11,6 +11,7 @@ from bayesnet.inference.base import Inference
 from bayesnet.inference.ensemble import DeepEnsemble
 from bayesnet.inference.exact import Exact
 from bayesnet.inference.hmc import HMC
+from bayesnet.inference.ntk_ensemble import NTKEnsemble
 from bayesnet.inference.nuts import NUTS
 from bayesnet.inference.sghmc import SGHMC
 
@@ -22,6 +23,7 @@ __all__ = [
     "DeepEnsemble",
     "Exact",
     "Inference",
+    "NTKEnsemble",
     "resolve_inference",
 ]
 

@@ -107,8 +107,7 @@ class ProcessPosterior:
         for number, ((model, solution), std) in enumerate(
             zip(self._solved, self.noise_std, strict=True)
         ):
-            cross = model.matrix(_NONE, new, self.x)
-            mean, variance = solution.moments(cross, model.diagonal(_NONE, new))
+            mean, variance = self._moments(model, solution, new)
             mean = mean + model.mean(_NONE, new)
             noise = np.broadcast_to(self._new_noise(std, y_var, len(new)), mean.shape[1:])[None]
             if solution.scale.law is not None and solution.scale.noise == "inside":
@@ -136,6 +135,13 @@ class ProcessPosterior:
             shared,
             self._covariances(new),
         )
+
+    def _moments(
+        self, model: KernelModel, solution: Solution, new: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Residual mean and variance (j, k, m) of the function at scaled rows."""
+        cross = model.matrix(_NONE, new, self.x)
+        return solution.moments(cross, model.diagonal(_NONE, new))
 
     def _covariances(self, new: np.ndarray) -> Callable[[int, int], np.ndarray]:
         """`(node, output) -> (k, k)`, in user units; matrices are made when they are asked for."""

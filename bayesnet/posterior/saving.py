@@ -75,6 +75,8 @@ CLASSES = {
     "Normal": "bayesnet.priors.laws",
     "ProcessPosterior": "bayesnet.posterior.process",
     "Exact": "bayesnet.inference.exact",
+    "TrainedEnsemble": "bayesnet.posterior.trained",
+    "NTKEnsemble": "bayesnet.inference.ntk_ensemble",
     "GaussianProcess": "bayesnet.priors.gaussian_process",
     "EmpiricalBayes": "bayesnet.priors.empirical",
     "Named": "bayesnet.priors.covariance",

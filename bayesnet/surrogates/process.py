@@ -104,6 +104,11 @@ class ProcessSurrogate(Model, FantasizeMixin):  # type: ignore[misc]
         return self.eval()
 
     def _attach(self, fitted: ProcessPosterior) -> None:
+        if type(fitted) is not ProcessPosterior:
+            raise UnsupportedError(
+                f"A Surrogate conditions on further points, which {type(fitted).__name__} cannot: it is no "
+                "posterior. Use inference='infinite_width'."
+            )
         if fitted.weight is not None or bool(np.isnan(fitted.y).any()):
             raise UnsupportedError(
                 "A Surrogate does not keep weights of rows or missing targets: fit complete rows."
