@@ -66,6 +66,30 @@ def test_the_posterior_is_that_of_scikit_learn():
     np.testing.assert_allclose(pred.epistemic_std[:, 0], std, rtol=1e-6)
 
 
+def test_the_posterior_is_that_of_gpytorch():
+    gpytorch, torch = pytest.importorskip("gpytorch"), pytest.importorskip("torch")
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(2.5)).double()
+    kernel.base_kernel.lengthscale, kernel.outputscale = 0.8, 1.3
+    likelihood = gpytorch.likelihoods.GaussianLikelihood().double()
+    likelihood.noise = 0.04
+
+    class Model(gpytorch.models.ExactGP):
+        def __init__(self):
+            super().__init__(torch.tensor(X), torch.tensor(Y[:, 0]), likelihood)
+
+        def forward(self, x):
+            zero = torch.zeros(x.shape[0]).double()
+            return gpytorch.distributions.MultivariateNormal(zero, kernel(x))
+
+    with torch.no_grad(), gpytorch.settings.fast_computations(False, False, False):
+        law = Model().eval()(torch.tensor(NEW))
+    by_name = bn.GaussianProcess("matern52", 0.8, 1.3, units="data")
+    for prior in (by_name, bn.GaussianProcess(kernel, units="data")):
+        pred = exact(prior).predict(NEW)
+        np.testing.assert_allclose(pred.mean[:, 0], law.mean.numpy(), atol=1e-7)
+        np.testing.assert_allclose(pred.epistemic_std[:, 0], law.stddev.numpy(), atol=1e-7)
+
+
 def test_joint_samples_have_the_joint_law():
     pred = exact().predict(NEW[:3])
     _, cov = exact().joint(NEW[:3])
