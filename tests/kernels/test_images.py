@@ -113,7 +113,7 @@ def test_convolutions_equal_loops_over_pixels(tail, padding, stride):
         for j in range(2):
             expected = by_loops(tail, X[i], X[j], zeros, stride)
             np.testing.assert_allclose((nngp[i, j], ntk[i, j]), expected, rtol=1e-6)
-    np.testing.assert_allclose(diagonal[:2], np.diag(ntk), rtol=1e-7)
+    np.testing.assert_allclose(diagonal[:2], np.diag(ntk), rtol=1e-12)
 
 
 def test_without_pooling_pixels_are_followed_alone():
@@ -136,7 +136,7 @@ def test_deeper_networks_have_consistent_diagonals():
         kernel = NTK(layers)
         with jax.enable_x64(True):
             nngp, ntk = kernel.both(X, X)
-            np.testing.assert_allclose(np.diag(ntk), kernel.diagonal(X), rtol=1e-7)
+            np.testing.assert_allclose(np.diag(ntk), kernel.diagonal(X), rtol=1e-12)
             assert np.linalg.eigvalsh(np.asarray(nngp))[0] > 0
 
 

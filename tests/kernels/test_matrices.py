@@ -17,12 +17,11 @@ X1, X2 = RNG.normal(size=(37, 3)), RNG.normal(size=(20, 3))
 def test_blocks_equal_the_whole(kernel):
     with jax.enable_x64(True):
         square, cross = (np.asarray(kernel.kernel(X1, x)) for x in (X1, X2))
-    # The angle of a row with itself is known to 1e-8, which the tangent kernel shows.
-    np.testing.assert_allclose(kernel.in_blocks(X1), square, rtol=1e-7)
+    np.testing.assert_allclose(kernel.in_blocks(X1), square, rtol=1e-12)
     seen = []
     blocks = kernel.in_blocks(X1, block=8, progress=lambda *at: seen.append(at))
     assert blocks.dtype == np.float64
-    np.testing.assert_allclose(blocks, square, rtol=1e-7)
+    np.testing.assert_allclose(blocks, square, rtol=1e-12)
     assert seen == [(i + 1, 15) for i in range(15)]  # the blocks on and above the diagonal of 5 x 5
     np.testing.assert_array_equal(blocks, blocks.T)
     np.testing.assert_allclose(kernel.in_blocks(X1, X2, block=8), cross, rtol=1e-12)
