@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from bayesnet._types import Array
 from bayesnet.kernels.activations.base import Dual, OfPair
 
-
 # Largest error of v1 v2 - k^2, in units of v1 v2 and the last digit: 15 measured at 784 columns.
 ROUNDING = 64.0
 
