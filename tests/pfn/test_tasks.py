@@ -83,11 +83,11 @@ def test_drawn_functions_are_their_own_law(prior):
 def test_noise_follows_its_law():
     law = bn.LogNormal(-1.0, 0.5)
     batch = make(likelihood=bn.GaussianLikelihood(law)).draw(
-        jax.random.key(0), 2000, np.zeros(2000), 2
+        jax.random.key(0), 300, np.zeros(300), 2
     )
     log = np.log(np.asarray(batch.noise))
-    assert log.mean() == pytest.approx(-1.0, abs=4 * 0.5 / np.sqrt(2000))
-    assert log.std() == pytest.approx(0.5, rel=0.08)
+    assert log.mean() == pytest.approx(-1.0, abs=4 * 0.5 / np.sqrt(300))
+    assert log.std() == pytest.approx(0.5, rel=0.16)
 
 
 def test_inputs_have_the_laws_that_are_stated():
@@ -128,7 +128,6 @@ def test_mixtures_and_functions_of_the_number_of_columns():
     tasks = make(prior, dims=(1, 3))
     np.testing.assert_allclose(tasks.weights, [0.75, 0.25])
     assert tasks.parts(3)[0].covariance.lengthscale == (1.0, 1.0, 1.0)
-    assert tasks.draw(jax.random.key(0), 4, np.array([0, 1, 5, 9]), 3, 1).x.shape == (4, 9, 3)
     with pytest.raises(bn.InputError, match="one positive weight"):
         Mixture((RBF,), (0.0,))
 
@@ -152,4 +151,4 @@ def test_what_cannot_be_trained_on_is_refused():
             return jnp.zeros((num_samples, len(x)))
 
     with pytest.raises(bn.InputError, match=r"must give \(s, n, 1\)"):
-        make(Wrong()).draw(jax.random.key(0), 8, np.zeros(8), 2)
+        make(Wrong()).draw(jax.random.key(0), 300, np.zeros(300), 2)

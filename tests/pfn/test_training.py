@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import bayesnet as bn
+from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.checkpoint import CHECKPOINT
 from bayesnet.pfn.configurations import read_configuration
 from bayesnet.pfn.inputs import as_input_law
+from bayesnet.pfn.pfn import make_card
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.tasks import Tasks
 from bayesnet.pfn.train import run
@@ -40,13 +42,15 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pfn(finished):
-    from bayesnet.pfn.pfn import PFN, make_card
+def pfn():
+    """With random weights: what is tested with it is no prediction."""
+    training = Training(steps=6, **SMALL)
+    bars = Bars.from_values(np.random.default_rng(0).normal(size=5000), training.bars)
+    card = make_card(tasks(), training, "small")
+    return bn.PFN(training.network(jax.random.key(0)), bars, card)
 
-    state, _ = finished
-    return PFN(state.network, state.bars, make_card(tasks(), Training(steps=6, **SMALL), "small"))
 
-
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path):
     run(tasks(), Training(steps=6, **SMALL), folder=tmp_path, stop_at=3)
     resumed = run(tasks(), Training(steps=6, **SMALL), folder=tmp_path)
@@ -54,12 +58,14 @@ def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path):
         assert np.array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_log_tells_the_excess_over_the_exact_answer(finished):
     lines = [json.loads(line) for line in (finished[1] / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert all(0 < line["excess"]["1"] < 5 for line in lines)
 
 
+@pytest.mark.slow
 def test_another_configuration_does_not_go_on(finished):
     with pytest.raises(bn.InputError, match="another configuration"):
         run(tasks(), Training(steps=6, **SMALL | {"seed": 1}), folder=finished[1])

@@ -17,7 +17,7 @@ BARS = Bars(jnp.linspace(-2.0, 2.0, 11), jnp.asarray([0.6, 0.8]))
 @pytest.fixture(scope="module")
 def network():
     made = Transformer.create(
-        jax.random.key(0), max_dim=4, bars=12, width=16, depth=3, heads=2, hidden=24
+        jax.random.key(0), max_dim=4, bars=12, width=16, depth=2, heads=2, hidden=24
     )
     # What starts at zero must count too.
     heads = jax.random.normal(jax.random.key(1), (2, 16, 12))
