@@ -1,6 +1,7 @@
 """Matching against the reference procedure in full: time, and neutral measures of the match.
 
     python benchmarks/matching.py                 # judges against the stored runs of the reference
+    python benchmarks/matching.py --weights hierarchical flow   # other weight laws of ours
     python benchmarks/matching.py --quick         # one seed, few draws: does it run?
 
 The reference (`matching_reference.py`, 200 outer steps of 200 critic steps) takes many minutes a
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from itertools import product
 from pathlib import Path
 
 import equinox as eqx
@@ -37,8 +39,9 @@ GRID = 100
 class Judge:
     """The same lines and target draws for everything that is judged in one seed."""
 
-    def __init__(self, setting: Setting, seed: int, num_draws: int) -> None:
-        self.prior = NetworkPrior(MLP(setting.hidden), in_dim=setting.in_dim)
+    def __init__(self, setting: Setting, seed: int, num_draws: int, weights: str) -> None:
+        self.gaussian = NetworkPrior(MLP(setting.hidden), in_dim=setting.in_dim)
+        self.prior = NetworkPrior(MLP(setting.hidden), weights, in_dim=setting.in_dim)
         self.target = GaussianProcess("rbf", setting.lengthscale)
         self.inputs = Box(-3.0, 3.0) if setting.rows is None else setting.rows
         self.key, key_lines, key_truth = jax.random.split(jax.random.key(1000 + seed), 3)
@@ -54,15 +57,17 @@ class Judge:
 
     def with_log_scales(self, log_scales: list[float]) -> NetworkPrior:
         values = jnp.asarray(log_scales, jnp.float32)
-        return eqx.tree_at(lambda p: p.law.log_scale, self.prior, values)
+        return eqx.tree_at(lambda p: p.law.log_scale, self.gaussian, values)
 
 
-def run(setting: Setting, runs: list[dict], distance: str, num_draws: int) -> dict:
+def run(
+    setting: Setting, runs: list[dict], distance: str, num_draws: int, weights: str = "gaussian"
+) -> dict:
     """Judge our match and the stored runs of the reference, seed by seed."""
     sides: dict[str, list[dict]] = {"ours": [], "reference": [], "unmatched": [], "floor": []}
     cpu, wall, compiled, scales = [], [], [], []
     for reference in runs:
-        judge = Judge(setting, reference["seed"], num_draws)
+        judge = Judge(setting, reference["seed"], num_draws, weights)
         if not cpu:  # compiles every program, so that the runs below are free of it
             first = match_prior(
                 judge.prior, judge.target, judge.inputs, distance=distance, steps=60
@@ -74,7 +79,7 @@ def run(setting: Setting, runs: list[dict], distance: str, num_draws: int) -> di
         )
         cpu.append(time.process_time() - start)
         wall.append(match.seconds)
-        scales.append(np.asarray(match.prior.law.log_scale).tolist())
+        scales.append(np.asarray(getattr(match.prior.law, "log_scale", [])).tolist())
         sides["ours"].append(judge(match.prior))
         sides["reference"].append(judge(judge.with_log_scales(reference["log_scales"])))
         sides["unmatched"].append(judge(judge.prior))
@@ -85,6 +90,7 @@ def run(setting: Setting, runs: list[dict], distance: str, num_draws: int) -> di
     return {
         "setting": setting.name,
         "distance": distance,
+        "weights": weights,
         "draws": num_draws,
         "seeds": [r["seed"] for r in runs],
         "cpu_seconds": cpu,
@@ -102,7 +108,7 @@ def show(result: dict) -> None:
     """Print the table of one setting and whether the bars are met."""
     tables = result["measures"]
     print(
-        f"\n{result['setting']}: {result['distance']}, {len(result['seeds'])} seed(s), "
+        f"\n{result['setting']}: {result['weights']} weights, {result['distance']}, {len(result['seeds'])} seed(s), "
         f"{result['draws']} draws\nours {np.mean(result['cpu_seconds']):.1f} s (compilation apart: "
         f"{result['compile_seconds']:.1f} s), reference "
         f"{np.mean(result['reference_cpu_seconds']):.0f} s: {result['ratio']:.1f} times"
@@ -135,21 +141,25 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--setting", choices=sorted(SETTINGS), nargs="+", default=sorted(SETTINGS))
     parser.add_argument("--distance", nargs="+", default=["energy"])
+    parser.add_argument("--weights", nargs="+", default=["gaussian"])
     arguments = parser.parse_args()
     stored = json.loads((HERE / "matching_reference.json").read_text())
-    results = []
+    path = HERE / "matching.json"
+    results = json.loads(path.read_text()) if path.exists() else []
     for name in arguments.setting:
         runs = sorted((r for r in stored if r["setting"] == name), key=lambda r: r["seed"])
         runs = runs[: 1 if arguments.quick else arguments.seeds]
         if not runs:
             print(f"{name}: no stored run of the reference; run matching_reference.py first.")
             continue
-        for distance in arguments.distance:
+        for distance, weights in product(arguments.distance, arguments.weights):
             draws = 400 if arguments.quick else 2000
-            results.append(run(SETTINGS[name], runs, distance, draws) | provenance())
-            show(results[-1])
-    if not arguments.quick:
-        (HERE / "matching.json").write_text(json.dumps(results, indent=1) + "\n")
+            new = run(SETTINGS[name], runs, distance, draws, weights) | provenance()
+            show(new)
+            same = ("setting", "distance", "weights")
+            results = [r for r in results if any(r[k] != new[k] for k in same)] + [new]
+            if not arguments.quick:
+                path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
