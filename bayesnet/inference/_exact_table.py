@@ -78,14 +78,21 @@ def available_gib() -> float:
     return float("inf")
 
 
-def check_memory(n: int, *, learning: bool, limit: float | None, eigen: bool) -> None:
-    """Raise `InputError`, before anything is tried, if n x n matrices do not fit."""
+def check_memory(
+    iterative: bool, n: int, *, learning: bool, limit: float | None, eigen: bool
+) -> None:
+    """Raise `InputError`, before anything is tried, if n x n matrices do not fit.
+
+    Conjugate gradients need none.
+    """
+    if iterative:
+        return
     copies = COPIES + COPIES_EIGEN * eigen + COPIES_LEARNING * learning
     needed = copies * 8.0 * n**2 / 2**30
     available = available_gib() if limit is None else limit
     if needed > available:
         raise InputError(
             f"Exact inference on {n} rows needs about {needed:.1f} GiB ({copies:.0f} matrices of {n} x {n}), and "
-            f"{available:.1f} GiB are free. Take fewer rows (about {int(n * np.sqrt(available / needed))} fit), or a "
-            "network: bn.fit(prior, X, y, inference='sghmc')."
+            f"{available:.1f} GiB are free. Take fewer rows (about {int(n * np.sqrt(available / needed))} fit), "
+            "bn.Exact(solver='cg') with known noise, or a network: bn.fit(prior, X, y, inference='sghmc')."
         )

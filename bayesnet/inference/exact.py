@@ -13,7 +13,13 @@ from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._types import Key
 from bayesnet.data import Data
 from bayesnet.inference._exact_search import HYPER, Problem, search
-from bayesnet.inference._exact_table import Table, check_memory, noise_law, table_of
+from bayesnet.inference._exact_table import (
+    Table,
+    available_gib,
+    check_memory,
+    noise_law,
+    table_of,
+)
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.posterior.process import ProcessPosterior, base_of
 from bayesnet.priors import LatentPrior
@@ -24,6 +30,7 @@ from bayesnet.priors.scale_mixture import ScaleMixture
 from bayesnet.priors.variance_laws import InverseGamma
 
 PRESETS = ("infinite_width", "student_t")
+SOLVERS = ("cholesky", "cg")
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,10 @@ class Exact:
         importance_samples: integrate over a scale by as many draws of its law, weighted by the
             likelihood, as Lee et al. do; by quadrature if None.
         max_gib: memory that may be used; all that is free if None.
+        solver: "cholesky", or "cg": preconditioned conjugate gradients, for tables whose matrices do not
+            fit into memory. For known noise and fixed hyper-parameters, of processes and Student-t
+            processes; means, (co)variances and draws, but no evidence and no leave-one-out.
+        cg_tolerance: relative residual at which conjugate gradients end.
         preset: "infinite_width" or "student_t": the prior is `bn.kernels.NNGP()`, or its
             `bn.ScaleMixture` with `bn.InverseGamma(2, 2)`; others are refused.
 
@@ -60,6 +71,8 @@ class Exact:
     tolerance: float = 1e-6
     importance_samples: int | None = None
     max_gib: float | None = None
+    solver: str = "cholesky"
+    cg_tolerance: float = 1e-8
     preset: str | None = None
 
     # Tables are kept in float64.
@@ -70,6 +83,10 @@ class Exact:
             raise unknown_name("way with hyper-parameters (hyper=)", self.hyper, HYPER)
         if self.preset is not None and self.preset not in PRESETS:
             raise unknown_name("preset", self.preset, PRESETS)
+        if self.solver not in SOLVERS:
+            raise unknown_name("solver", self.solver, SOLVERS)
+        if not 0 < self.cg_tolerance < 1:
+            raise InputError(f"cg_tolerance must lie between 0 and 1, got {self.cg_tolerance!r}.")
         samples = self.importance_samples
         for name, value, low in (
             ("restarts", self.restarts, 0),
@@ -140,7 +157,10 @@ class Exact:
         start = time.perf_counter()
         model = KernelModel(base, variances=self.learn_variances)
         noise = noise_law(likelihood, data)
+        if self.solver == "cg":
+            self._check_iterative(prior, model, noise)
         check_memory(
+            self.solver == "cg",
             len(table.x),
             learning=bool(model.free.size or noise.size),
             limit=self.max_gib,
@@ -164,6 +184,24 @@ class Exact:
         _ = posterior.solutions
         posterior.seconds["fit"] = time.perf_counter() - start
         return posterior
+
+    def keeps_matrix(self, n: int) -> bool:
+        """Whether conjugate gradients keep the kernel matrix of n rows, or make it anew."""
+        free = available_gib() if self.max_gib is None else self.max_gib
+        return 8.0 * n**2 / 2**30 < 0.5 * free
+
+    def _check_iterative(self, prior: Any, model: KernelModel, noise: Any) -> None:
+        if model.free.size or noise.size:
+            raise UnsupportedError(
+                "Conjugate gradients give no evidence, by which hyper-parameters and noise are learned. Learn "
+                "them on some rows, and state what is found: bn.fit(prior, X[:2000], y[:2000], "
+                "inference='exact') has them as .prior and .noise_std * .scaling.y_scale."
+            )
+        if isinstance(prior, ScaleMixture) and not prior.scale_model().closed_form:
+            raise UnsupportedError(
+                "With solver='cg' a scale mixture must have a closed form: bn.InverseGamma with noise "
+                "'inside'."
+            )
 
     def _check(self, prior: Any, likelihood: Any) -> None:
         if isinstance(prior, LatentPrior):

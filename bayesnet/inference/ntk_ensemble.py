@@ -46,9 +46,10 @@ class NTKEnsemble(Exact):
                 f"NTKEnsemble is for bn.kernels.NTK(...), got {type(prior).__name__}: an NNGP is conditioned "
                 "by bn.Exact(); networks of finite width are trained by bn.DeepEnsemble()."
             )
-        if self.hyper == "hmc" or self.learn_variances:
+        if self.hyper == "hmc" or self.learn_variances or self.solver != "cholesky":
             raise UnsupportedError(
-                "NTKEnsemble has one set of variances: leave hyper and learn_variances as they are."
+                "NTKEnsemble has one set of variances and a factor of the table: leave hyper, learn_variances "
+                "and solver as they are."
             )
         found = super().fit(prior, likelihood, data, key=key, init=init, progress=progress)
         fields = {name: getattr(found, name) for name in found.__dataclass_fields__}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from bayesnet.posterior.process_loo import ProcessLeaveOneOut, leave_one_out
 from bayesnet.posterior.process_prediction import ProcessPrediction, equal_mixture
 from bayesnet.posterior.process_report import ProcessReport, process_report
 from bayesnet.priors.kernel_model import KernelModel
-from bayesnet.priors.process_solution import ScaleModel, Solution, solve
+from bayesnet.priors.process_iterative import iterative_blocks
+from bayesnet.priors.process_solution import ScaleModel, Solution, solution_of, solve
 from bayesnet.priors.scale_mixture import ScaleMixture
 
 _NONE = np.zeros(0)
@@ -70,8 +71,28 @@ class ProcessPosterior:
         model = KernelModel(base_of(prior))
         noise, residual = table_noise(std, self.y, self.y_var, self.weight)
         residual = residual - model.mean(_NONE, self.x)
-        matrix = model.matrix(_NONE, self.x, self.x)
-        return model, solve(matrix, noise, residual, scale_of(prior, self.method))
+        scale = scale_of(prior, self.method)
+        if not self.iterative:
+            return model, solve(model.matrix(_NONE, self.x, self.x), noise, residual, scale)
+        blocks = iterative_blocks(
+            partial(model.matrix, _NONE),
+            self.x,
+            model.diagonal(_NONE, self.x),
+            noise,
+            residual,
+            self.method.cg_tolerance,
+            self.method.keeps_matrix(len(self.x)),
+        )
+        return model, solution_of(blocks, residual.shape[1], scale)
+
+    @property
+    def iterative(self) -> bool:
+        """Whether solves are by conjugate gradients: then there is no evidence or leave-one-out."""
+        return getattr(self.method, "solver", "cholesky") == "cg"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Factors are made again where they are needed.
+        return {k: v for k, v in self.__dict__.items() if k in self.__dataclass_fields__}
 
     @property
     def solutions(self) -> tuple[Solution, ...]:
@@ -81,7 +102,14 @@ class ProcessPosterior:
     @property
     def log_evidence(self) -> float:
         """The log density of the observed targets, in the units of y; of several priors their mean
-        density. With `sample_weight` the log of the integrated weighted likelihood."""
+        density. With `sample_weight` the log of the integrated weighted likelihood.
+
+        Raises `UnsupportedError` after conjugate gradients, which give no determinant.
+        """
+        if self.iterative:
+            raise UnsupportedError(
+                "The evidence needs solver='cholesky': gradients give no determinant."
+            )
         own = [
             s.log_evidence + weighted_constant(std, self.y, self.y_var, self.weight)
             for s, std in zip(self.solutions, self.noise_std, strict=True)
@@ -189,7 +217,12 @@ class ProcessPosterior:
         return self.predict(x).sample(seed, num, noise=False)
 
     def loo(self) -> ProcessLeaveOneOut:
-        """Each row given all others, in closed form, hyper-parameters and noise kept."""
+        """Each row given all others, in closed form, hyper-parameters and noise kept.
+
+        Raises `UnsupportedError` for weighted rows, and after conjugate gradients.
+        """
+        if self.iterative:
+            raise UnsupportedError("Leave-one-out needs solver='cholesky'.")
         return leave_one_out(self)
 
     def diagnostics(self) -> ProcessReport:

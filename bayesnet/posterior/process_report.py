@@ -16,7 +16,7 @@ class ProcessReport:
     """Facts and problems of an exact posterior; prints.
 
     Fields:
-        log_evidence: of the targets, in the units of y.
+        log_evidence: of the targets, in the units of y; NaN after conjugate gradients.
         noise_std: the noise level of each output in the units of y (at s = 1 where noise is inside).
         hyperparameters: values that were learned, by name.
         rule: how the scale was integrated; quadrature_error: its estimated error (nats).
@@ -74,7 +74,7 @@ def process_report(posterior: Any) -> ProcessReport:
         )
     scale = posterior.scaling.y_scale
     return ProcessReport(
-        posterior.log_evidence,
+        float("nan") if posterior.iterative else posterior.log_evidence,
         tuple(
             float(v)
             for v in np.exp(np.log(np.maximum(posterior.noise_std, 1e-300)).mean(0)) * scale

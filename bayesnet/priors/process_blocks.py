@@ -57,6 +57,16 @@ class Block:
         spread = np.log(gain).sum(axis=1) + self.log_det + n * LOG_2PI
         return -0.5 * (squares.T + spread[:, None])
 
+    def explained(self, part: np.ndarray) -> np.ndarray:
+        """The diagonal (k,) of `part C^-1 part'` for cross covariances (k, n_b); inside only."""
+        whitened = linalg.solve_triangular(self.factor, part.T, lower=True)
+        return np.sum(whitened**2, axis=0)
+
+    def explained_matrix(self, part: np.ndarray) -> np.ndarray:
+        """`part C^-1 part'` (k, k); inside only."""
+        whitened = linalg.solve_triangular(self.factor, part.T, lower=True)
+        return whitened.T @ whitened
+
     def solved(self, s: np.ndarray) -> np.ndarray:
         """`C_s^-1 r` for scales `s` (j,), (j, n_b, m_b); inside: of s = 1, (1, n_b, m_b)."""
         if self.eigenvalues is None:

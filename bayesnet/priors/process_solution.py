@@ -88,8 +88,7 @@ class Solution:
         for block in self.blocks:
             part = cross[:, block.rows]
             if block.eigenvalues is None:
-                whitened = linalg.solve_triangular(block.factor, part.T, lower=True)
-                left = np.maximum(diagonal - np.sum(whitened**2, axis=0), 0.0)
+                left = np.maximum(diagonal - block.explained(part), 0.0)
                 centre = part @ block.weights
             else:
                 rotated = part @ block._root()
@@ -111,8 +110,7 @@ class Solution:
         part = cross[:, block.rows]
         s = float(np.exp(self.u[node, self.group(column)]))
         if block.eigenvalues is None:
-            whitened = linalg.solve_triangular(block.factor, part.T, lower=True)
-            return s * (full - whitened.T @ whitened)
+            return s * (full - block.explained_matrix(part))
         rotated = part @ block._root()
         gain = s / (s * block.eigenvalues + 1.0)
         return s * (full - (rotated * gain) @ rotated.T)
@@ -123,8 +121,11 @@ def solve(
 ) -> Solution:
     """Condition on residuals (n, m) (NaN: missing) under noise variances (n, m)."""
     outside = scale.law is not None and scale.noise == "outside"
-    blocks = make_blocks(matrix, noise, residual, outside)
-    m = residual.shape[1]
+    return solution_of(make_blocks(matrix, noise, residual, outside), residual.shape[1], scale)
+
+
+def solution_of(blocks: tuple[Block, ...], m: int, scale: ScaleModel) -> Solution:
+    """The law of the scale of `m` outputs, from factorised blocks."""
     if scale.law is None:
         evidence = sum(float(b.log_likelihood(np.zeros(1)).sum()) for b in blocks)
         one = np.zeros((1, 1))

@@ -109,6 +109,8 @@ class ProcessSurrogate(Model, FantasizeMixin):  # type: ignore[misc]
                 f"A Surrogate conditions on further points, which {type(fitted).__name__} cannot: it is no "
                 "posterior. Use inference='infinite_width'."
             )
+        if fitted.iterative:
+            raise UnsupportedError("A Surrogate extends Cholesky factors: use solver='cholesky'.")
         if fitted.weight is not None or bool(np.isnan(fitted.y).any()):
             raise UnsupportedError(
                 "A Surrogate does not keep weights of rows or missing targets: fit complete rows."

@@ -262,6 +262,48 @@ def test_variances_of_an_infinite_network_are_learned():
     assert learned.prior.weight_std != prior.weight_std
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_conjugate_gradients_equal_the_factorisation(keep):
+    rng = np.random.default_rng(2)
+    x = rng.uniform(-3, 3, (250, 2))
+    y = np.column_stack([np.sin(2 * x[:, 0]), x[:, 1]]) + 0.3 * rng.normal(size=(250, 2))
+    y[5, 1] = np.nan
+    process = bn.GaussianProcess("matern52", 0.8, out_dim=2, mean=0.3)
+    method = bn.Exact(solver="cg", cg_tolerance=1e-10, max_gib=None if keep else 1e-4)
+    assert method.keeps_matrix(250) == keep
+    for prior in (process, bn.ScaleMixture(process, bn.InverseGamma(1.5, 2.0), per_output=True)):
+        options = {"likelihood": bn.GaussianLikelihood(0.3), "missing": "mask"}
+        cg = bn.fit(prior, x, y, inference=method, **options)
+        full = bn.fit(prior, x, y, inference="exact", **options)
+        a, b = cg.predict(NEW), full.predict(NEW)
+        np.testing.assert_allclose(a.mean, b.mean, atol=1e-7)
+        np.testing.assert_allclose(a.std, b.std, rtol=1e-7)
+        np.testing.assert_allclose(cg.joint(NEW)[1], full.joint(NEW)[1], atol=1e-7)
+        again = pickle.loads(pickle.dumps(cg)).predict(NEW)
+        np.testing.assert_allclose(again.mean, a.mean, atol=1e-9)
+    assert np.isnan(cg.diagnostics().log_evidence)
+    with pytest.raises(bn.UnsupportedError, match="cholesky"):
+        _ = cg.log_evidence
+    with pytest.raises(bn.UnsupportedError, match="cholesky"):
+        cg.loo()
+
+
+def test_what_conjugate_gradients_cannot_do_says_so():
+    method = bn.Exact(solver="cg")
+    with pytest.raises(bn.UnsupportedError, match="Learn them on some rows"):
+        exact(likelihood=None, inference=method)
+    with pytest.raises(bn.UnsupportedError, match="closed form"):
+        exact(bn.ScaleMixture(GP, bn.Gamma()), inference=method)
+    x = np.linspace(0, 1, 400)[:, None]
+    prior = bn.GaussianProcess("matern12", 1.0, units="data")
+    hard = {
+        "likelihood": bn.GaussianLikelihood(1e-7),
+        "inference": bn.Exact(solver="cg", cg_tolerance=1e-15),
+    }
+    with pytest.raises(bn.InputError, match="did not reach"):
+        bn.fit(prior, x, np.sin(99 * x), **hard)
+
+
 def test_presets_bring_their_priors():
     wide = bn.fit(None, X, Y, inference="infinite_width", likelihood=KNOWN)
     assert wide.prior == bn.kernels.NNGP(out_dim=2)
