@@ -78,6 +78,7 @@ def test_parameters(name, parameter):
         np.testing.assert_allclose(value, np.exp(-parameter * (v1 + v2 - 2 * k)), rtol=1e-6)
 
 
+@SLOW
 def test_an_expansion_of_a_users_function_equals_the_closed_form():
     with jax.enable_x64(True):
         k, v1, v2 = (jnp.asarray(a) for a in np.array(PAIRS).T)
@@ -87,6 +88,7 @@ def test_an_expansion_of_a_users_function_equals_the_closed_form():
         np.testing.assert_allclose(values[1], closed.slope(k, v1, v2), atol=1e-12)
 
 
+@SLOW
 def test_what_an_expansion_leaves_out_bounds_its_error():
     with jax.enable_x64(True):
         dual = resolve_dual("tanh")
@@ -136,7 +138,7 @@ def test_gradients_equal_finite_differences(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in ("relu", "tanh", "gelu") else [SLOW])
+        pytest.param(name, marks=[] if name in ("relu", "gelu") else [SLOW])
         for name in sorted(set(ACTIVATIONS) - SAME_FORM)
     ],
 )

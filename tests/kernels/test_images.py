@@ -170,6 +170,7 @@ def test_lenet_has_a_limit():
     assert (np.abs(products.mean(0) - truth) < 5 * error + 0.03 * truth.max()).all()
 
 
+@pytest.mark.slow
 def test_expansions_are_watched_pixel_by_pixel():
     sharp = network("global", activation=Activation("tanh"))
     kernel = NTK(sharp).with_variances(weight=(400.0, 1.0))

@@ -13,7 +13,11 @@ RNG = np.random.default_rng(0)
 X1, X2 = RNG.normal(size=(37, 3)), RNG.normal(size=(20, 3))
 
 
-@pytest.mark.parametrize("kernel", [NNGP(depth=2), NTK(depth=1)], ids=["nngp", "ntk"])
+@pytest.mark.parametrize(
+    "kernel",
+    [pytest.param(NNGP(depth=2), marks=pytest.mark.slow), NTK(depth=1)],
+    ids=["nngp", "ntk"],
+)
 def test_blocks_equal_the_whole(kernel):
     with jax.enable_x64(True):
         square, cross = (np.asarray(kernel.kernel(X1, x)) for x in (X1, X2))

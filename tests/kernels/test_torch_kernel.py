@@ -17,7 +17,11 @@ RNG = np.random.default_rng(0)
 X1, X2 = (torch.tensor(RNG.normal(size=(n, 3))) for n in (5, 4))
 
 
-@pytest.mark.parametrize("kernel", [NNGP(depth=2), NTK(depth=1)], ids=["nngp", "ntk"])
+@pytest.mark.parametrize(
+    "kernel",
+    [pytest.param(NNGP(depth=2), marks=pytest.mark.slow), NTK(depth=1)],
+    ids=["nngp", "ntk"],
+)
 def test_values(kernel):
     ours = kernel.as_gpytorch()
     np.testing.assert_allclose(
