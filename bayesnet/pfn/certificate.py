@@ -81,17 +81,16 @@ def score(
     }
 
 
-def surprise_limit(pfn: Any, tasks: Tasks, dims: tuple[int, ...], tables: int = 400) -> float:
+def surprise_limit(pfn: Any, tasks: Tasks, dims: tuple[int, ...], each: int = 64) -> float:
     """The `surprise` that 1 in 200 tables of the prior exceed, standardised as tables of users are."""
     rng = np.random.default_rng(_SEED)
     found = []
     parts = len(tasks.weights)
     for i, d in enumerate(dims):
         for part in range(parts):
-            size = -(-tables // (len(dims) * parts))
-            counts = rng.integers(6, tasks.max_rows + 1, size=size)
+            counts = rng.integers(6, tasks.max_rows + 1, size=each)
             key = jax.random.fold_in(jax.random.key(_SEED), 1000 + i * parts + part)
-            batch = tasks.draw(key, size, counts, d, part)
+            batch = tasks.draw(key, each, counts, d, part)
             for x, y, n in zip(np.asarray(batch.x), np.asarray(batch.y), counts, strict=True):
                 found.append(pfn.fit(x[:n], y[:n], warn=False).surprise)
     return float(np.quantile(found, 0.995))
@@ -118,7 +117,7 @@ def certify(
     card = pfn.card | {
         "certificate": rows,
         "outside": beyond,
-        "surprise_limit": surprise_limit(pfn, tasks, dims),
+        "surprise_limit": surprise_limit(pfn, tasks, dims, -(-tables // len(tasks.weights))),
     }
     return type(pfn)(pfn.network, pfn.bars, card)
 

@@ -11,8 +11,11 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Float
-from bayesnet.pfn.posterior import CHUNKS, pad, pad_context
+from bayesnet.pfn.posterior import pad, pad_context
 from bayesnet.pfn.transformer import Transformer, pad_columns
+
+# Numbers of points to which joint laws are padded.
+SIZES = (8, 32, 128, 256)
 
 
 def correlations(posterior: Any, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +31,7 @@ def correlations(posterior: Any, matrix: np.ndarray) -> tuple[np.ndarray, np.nda
     logits_y, logits_f = posterior.logits(scaled)
     law_y, law_f = pfn.law(logits_y), pfn.law(logits_f)
     mean_y, sd_y, sd_f = law_y.mean, np.sqrt(law_y.variance), np.sqrt(law_f.variance)
-    size = next((c for c in CHUNKS if n <= c), n)
+    size = next((c for c in SIZES if n <= c), n)
     queries = jnp.asarray(pad(pad_columns(scaled, pfn.network.max_dim)[0], size))
     out_f: list[np.ndarray] = []
     out_y: list[np.ndarray] = []

@@ -21,8 +21,9 @@ from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.transformer import Transformer, pad_columns
 
-# Query rows of one call of the compiled program; what is left is padded to the next of these.
-CHUNKS = (16, 128, 1024)
+# Query rows of one call of the compiled program; what is left is padded to the smaller one. Few
+# sizes, so that a row has the same answer (to the last bit, below 129 rows) whatever comes with it.
+CHUNKS = (128, 1024)
 # Scaled inputs beyond this were next to never seen in training.
 FAR = 6.0
 
