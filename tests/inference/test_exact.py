@@ -253,6 +253,7 @@ def test_sampled_hyperparameters_average_to_quadrature():
     assert (np.abs(post.predict(NEW).mean[:, 0] - expected) < 4 * error + 1e-4).all()
 
 
+@pytest.mark.slow
 def test_variances_of_an_infinite_network_are_learned():
     prior = bn.kernels.NNGP(depth=1)
     fixed = bn.fit(prior, X, Y[:, 0], inference="exact")
@@ -262,7 +263,7 @@ def test_variances_of_an_infinite_network_are_learned():
     assert learned.prior.weight_std != prior.weight_std
 
 
-@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("keep", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_conjugate_gradients_equal_the_factorisation(keep):
     rng = np.random.default_rng(2)
     x = rng.uniform(-3, 3, (250, 2))

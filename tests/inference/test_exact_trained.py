@@ -42,6 +42,7 @@ def test_the_law_is_that_of_trained_draws():
     np.testing.assert_allclose(pred.aleatoric_std, 0.2)
 
 
+@pytest.mark.slow
 def test_a_linear_model_trained_is_a_linear_model_conditioned():
     """Without hidden layers the tangent kernel is the covariance: without noise, the posterior."""
     linear = bn.kernels.NTK(depth=0, weight_std=1.0, bias_std=0.5, units="data")

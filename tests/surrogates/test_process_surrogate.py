@@ -208,7 +208,8 @@ def test_closed_form_improvement_is_an_integral(name):
     np.testing.assert_allclose(x.grad[:, 0, 0].numpy(), change.numpy(), rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", [pytest.param("process", marks=pytest.mark.slow), "student"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["process", "student"])
 def test_acquisitions_of_botorch_run(name):
     model = make(name)
     bounds = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.double)
