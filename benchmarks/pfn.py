@@ -120,13 +120,17 @@ def by_likelihood(x, y, new, targets):
 def summary(values):
     values = np.asarray(values, np.float64)
     error = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-    return {"mean": round(values.mean(), 4), "interval": round(error, 4), "tables": len(values)}
+    return {
+        "mean": round(float(values.mean()), 4),
+        "interval": round(float(error), 4),
+        "tables": len(values),
+    }
 
 
-def accuracy(pfn, configuration, dims, tables, bayes):
+def accuracy(pfn, configuration, dims, counts, tables, bayes):
     rows = []
     for d in dims:
-        for n in COUNTS:
+        for n in counts:
             gaps: dict[str, list[float]] = {"pfn": [], "ml": [], "bayes": []}
             for i, (x, y, new, targets, exact, prior) in enumerate(
                 draw_tables(configuration, d, n, tables, seed=5)
@@ -184,6 +188,7 @@ def main() -> None:
     parser.add_argument("--tables", type=int, default=12)
     parser.add_argument("--bayes", type=int, default=4)
     parser.add_argument("--dims", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -195,7 +200,7 @@ def main() -> None:
         write("pfn_speed", results | {"speed": speed(pfn)})
         return
     configuration = read_configuration("gp")
-    rows = accuracy(pfn, configuration, options.dims, options.tables, options.bayes)
+    rows = accuracy(pfn, configuration, options.dims, options.counts, options.tables, options.bayes)
     write("pfn", results | {"accuracy": rows})
 
 

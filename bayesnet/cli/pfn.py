@@ -60,8 +60,11 @@ def train_command(
     from bayesnet.pfn.pfn import train_tasks
 
     configuration = read_configuration(config)
-    changes = {k: v for k, v in (("steps", steps), ("seed", seed)) if v is not None}
-    training = dataclasses.replace(configuration.training, **changes)
+    training = configuration.training
+    if steps is not None:
+        training = dataclasses.replace(training, steps=steps)
+    if seed is not None:
+        training = dataclasses.replace(training, seed=seed)
     run = folder if folder is not None else out.with_name(out.name + ".run")
     say(f"Training {configuration.name!r} for {training.steps} steps; checkpoints in {run} ...")
 

@@ -73,7 +73,7 @@ class AttentionLayer(eqx.Module):
             _linear(k[2], width, width),
             _linear(k[3], width, width) * small,
             0.1 * _linear(k[6], width, heads * max_dim),
-            jnp.repeat(jnp.log(jnp.expm1(jnp.resize(jnp.asarray(_REACH), heads))), max_dim),
+            jnp.repeat(jnp.log(jnp.expm1(jnp.resize(jnp.asarray(_REACH), (heads,)))), max_dim),
             _linear(k[4], width, hidden),
             jnp.zeros(hidden),
             _linear(k[5], hidden, width) * small,

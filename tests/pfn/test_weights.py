@@ -1,0 +1,56 @@
+"""The weights that ship: what their card claims, on tables that nobody chose them by."""
+
+import numpy as np
+import pytest
+
+import bayesnet as bn
+from bayesnet.pfn.pfn import WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def pfn():
+    return bn.PFN.from_pretrained("gp")
+
+
+def test_the_card_says_what_the_weights_are(pfn):
+    assert (WEIGHTS / "gp.safetensors").stat().st_size < 12e6
+    assert pfn.max_rows == 100
+    assert pfn.max_dim == 10
+    assert {row["d"] for row in pfn.card["certificate"]} == {1, 2, 3, 4}
+    assert "matern52" in pfn.card["prior"]
+    assert pfn.card["surprise_limit"] > 1
+
+
+def test_a_usual_table_is_predicted_and_does_not_warn(pfn, recwarn):
+    rng = np.random.default_rng(0)
+    x, new = rng.uniform(0, 10, (60, 2)), rng.uniform(1, 9, (200, 2))
+
+    def truth(x):
+        return 100 + 20 * np.sin(x[:, 0] / 2) + 3 * x[:, 1]
+
+    y = truth(x) + 2 * rng.normal(size=60)
+    observed = truth(new) + 2 * rng.normal(size=200)
+    posterior = bn.fit(None, x, y, inference="pfn")
+    prediction = posterior.predict(new)
+    assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
+    error = np.sqrt(np.mean((prediction.mean[:, 0] - truth(new)) ** 2))
+    assert error < 0.35 * truth(new).std()
+    low, high = prediction.interval(0.9)
+    covered = ((low[:, 0] < observed) & (observed < high[:, 0])).mean()
+    assert 0.75 < covered <= 1.0
+
+
+def test_the_function_is_uncertain_far_from_the_table(pfn):
+    """Far from the table the function is as uncertain as a priori, near it less so."""
+    x = np.linspace(-1, 1, 15)[:, None]
+    posterior = pfn.fit(x, np.sin(2 * x), warn=False)
+    near, far = posterior.predict(np.array([[0.0], [3.5]]), warn=False).epistemic_std[:, 0]
+    assert near < 0.3 * far
+
+
+@pytest.mark.slow
+def test_the_regressor_passes_the_checks_of_scikit_learn():
+    pytest.importorskip("sklearn")
+    from sklearn.utils import estimator_checks
+
+    estimator_checks.check_estimator(bn.PFNRegressor(random_state=0))
