@@ -170,13 +170,27 @@ def test_fit_an_ensemble(tmp_path):
     args = ["--inference", "ensemble", "--members", "2", "--hidden", "5"]
     code, out, err = call("fit", data, "--target", "yield", *args)
     assert code == 0, err
-    assert "2 by DeepEnsemble" in out
+    assert "2 draws by DeepEnsemble" in out
     assert "2 members of an ensemble" in out
+
+
+def test_fit_in_closed_form(tmp_path):
+    data = heat_table(tmp_path / "heat.csv")
+    code, out, err = call("fit", data, "-t", "yield", "--inference", "exact", "--kernel", "rbf")
+    assert code == 0, err
+    assert "exact, log evidence" in out
+    assert "Matching" not in err
+    code, out, err = call("predict", tmp_path / "heat.bayesnet", data)
+    assert code == 0, err
+    table = np.genfromtxt(out.splitlines(), delimiter=",", names=True)
+    truth = np.genfromtxt(data, delimiter=",", names=True)["yield"]
+    assert np.sqrt(np.mean((table[table.dtype.names[0]] - truth) ** 2)) < 0.5 * truth.std()
 
 
 @pytest.mark.parametrize(
     ("args", "words"),
     [
+        (["--inference", "student_t", "--kernel", "rbf"], "brings a process of its own"),
         (["--inference", "hcm"], "Did you mean 'hmc'"),
         (["--chains", "0"], "at least 1, got 0"),
         (["--members", "5"], "--members does not belong to --inference hmc"),

@@ -16,7 +16,10 @@ from bayesnet.cli._console import facts, plain_errors, say, show
 from bayesnet.cli._model_file import Model
 from bayesnet.cli._table import read_csv, split_columns
 
-METHODS = ("hmc", "nuts", "sghmc", "ensemble")
+# Methods that sample or train a network, and those that condition a process in closed form.
+NETWORK_METHODS = ("hmc", "nuts", "sghmc", "ensemble")
+EXACT_METHODS = ("exact", "infinite_width", "student_t")
+METHODS = NETWORK_METHODS + EXACT_METHODS
 
 
 @plain_errors
@@ -55,10 +58,11 @@ def fit(
     seed: options.Seed = 0,
     device: options.Device = "auto",
 ) -> None:
-    """Fit a Bayesian neural network to a CSV table and save its posterior.
+    """Fit a Bayesian neural network, or a process, to a CSV table and save its posterior.
 
     The network's weight prior is first matched to a Gaussian process, so that it knows what
-    functions look like (kept in a cache: once per number of columns). Columns are standardised
+    functions look like (kept in a cache: once per number of columns). `exact` conditions that process
+    itself, `infinite_width` and `student_t` an infinitely wide network. Columns are standardised
     inside; give the data in their own units.
 
     [bold]Examples[/bold]
@@ -70,6 +74,8 @@ def fit(
     bayesnet fit doses.csv -t effect --kernel rbf --lengthscale 1.5 --noise-std 0.2
 
     bayesnet fit flowers.csv -t species --likelihood categorical
+
+    bayesnet fit doses.csv -t effect --inference exact --kernel matern52
     """
     # Everything that can be wrong with the input is looked at before the first computation.
     if not 0 <= test_fraction < 1:
@@ -93,8 +99,19 @@ def fit(
     method = _method(inference, chains=chains, warmup=warmup, draws=draws, members=members)
     network = options.make_network(hidden, activation)
     outputs = law.num_outputs(len(targets))
-    process = options.make_target(kernel, lengthscale, outputscale, len(inputs), outputs)
-    say(f"{len(train)} rows, {len(inputs)} input columns. Matching the prior, then {method} ...")
+    stated = (kernel, lengthscale, outputscale)
+    process = options.make_target(*stated, len(inputs), outputs)
+    if inference in EXACT_METHODS:
+        network = None
+        if inference != "exact":
+            if any(option is not None for option in stated):
+                raise InputError(
+                    f"--inference {inference} brings a process of its own: leave --kernel, "
+                    "--lengthscale and --outputscale out, or use --inference exact."
+                )
+            process = None
+    first = "Matching the prior, then " if network is not None else ""
+    say(f"{len(train)} rows, {len(inputs)} input columns. {first}{method} ...")
     posterior = condition(
         network,
         x[train],
@@ -139,16 +156,15 @@ def _split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _summary(posterior: Any, data: Path, inputs: Any, targets: Any, train: int, test: int) -> Any:
     seconds = sum(posterior.seconds.values())
+    name = type(posterior.method).__name__
+    if hasattr(posterior, "num_draws"):
+        name = f"{posterior.num_draws} draws by {name}"
+    interrupted = getattr(posterior, "interrupted", False)
     rows = [
         ("rows", f"{train} fitted" + (f", {test} held out" if test else "")),
         ("inputs", f"{len(inputs)}: {', '.join(inputs)}"),
         ("target", ", ".join(targets)),
-        (
-            "draws",
-            f"{posterior.num_draws} by {type(posterior.method).__name__}"
-            + (" (interrupted)" if posterior.interrupted else "")
-            + f", {seconds:.0f} s",
-        ),
+        ("method", name + (" (interrupted)" if interrupted else "") + f", {seconds:.0f} s"),
     ]
     return facts(f"Posterior of {data}", rows + laws.noise_facts(posterior))
 
@@ -187,13 +203,7 @@ def _regression_scores(prediction: Any, y: np.ndarray, targets: Any) -> list[tup
 
 def _judge(posterior: Any) -> None:
     report = posterior.diagnostics()
-    if hasattr(report, "rows"):
-        inner = [r for r in report.rows if "twice" not in r.name]
-        worst = max(r.rhat for r in inner)
-        least = min(r.ess_bulk for r in inner)
-        numbers = f"worst R-hat {worst:.3f}, fewest effective draws {least:.0f}"
-    else:
-        numbers = f"{report.members} members of an ensemble"
+    numbers = report.headline
     if report.ok:
         show(f"Convergence: nothing speaks against this run ({numbers}).")
         return

@@ -73,6 +73,13 @@ class ConvergenceReport:
         """Whether nothing speaks against the run."""
         return not self.problems
 
+    @property
+    def headline(self) -> str:
+        """The two numbers to look at first, twice the box left out."""
+        inner = [r for r in self.rows if "twice" not in r.name]
+        worst, least = max(r.rhat for r in inner), min(r.ess_bulk for r in inner)
+        return f"worst R-hat {worst:.3f}, fewest effective draws {least:.0f}"
+
     def __str__(self) -> str:
         head = f"{'quantity':<26}{'R-hat':>8}{'bulk ESS':>10}{'median':>9}{'tail ESS':>10}"
         lines = [f"{self.chains} chains x {self.draws} draws, {self.seconds:.1f} s", head]

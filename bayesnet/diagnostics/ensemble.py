@@ -49,6 +49,11 @@ class EnsembleReport:
         """Whether nothing speaks against the ensemble."""
         return not self.problems
 
+    @property
+    def headline(self) -> str:
+        """What it is, in a few words."""
+        return f"{self.members} members of an ensemble"
+
     def __str__(self) -> str:
         head = f"{'sd over members of':<30}{'median':>8}{'largest':>9}"
         lines = [f"ensemble of {self.members} members, {self.seconds:.1f} s", head]

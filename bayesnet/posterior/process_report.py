@@ -38,6 +38,11 @@ class ProcessReport:
         """Whether nothing speaks against it."""
         return not self.problems
 
+    @property
+    def headline(self) -> str:
+        """The number to look at first."""
+        return f"exact, log evidence {self.log_evidence:.3f}"
+
     def __str__(self) -> str:
         noise = ", ".join(f"{value:.4g}" for value in self.noise_std)
         lines = [
