@@ -4,6 +4,8 @@ Made-up pools: 600 Sobol designs of each standard test function, 5 random ones t
 chosen at a time until one of the best 1 % is found, at most 40 (41 where it was not). Arms, declared
 before the run: `typical` (the default process of `fit`), `median` (independent lengthscales, log-normal with
 median sqrt(2 d), sd 0.7; shorter for many inputs), `wide` (the same median, sd 1.2), and BoTorch's SingleTaskGP.
+Added after the first seed of these was seen: `rescaled` and `rescaled_wide`, the lengthscales of `median` and `wide`
+and the variance as latents of the posterior (`bn.match_rescaled`).
 No table of real data is looked at.
 
     python benchmarks/loop_prior.py --seeds 5
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from functools import cache
 
 import numpy as np
 import torch
@@ -26,7 +29,7 @@ from pools import METHODS, Network, mean_error, run
 import bayesnet as bn
 from bayesnet.bo import LoopSettings, LoopState
 from bayesnet.bo.problems import Pool
-from bayesnet.defaults import default_lengthscale
+from bayesnet.defaults import default_lengthscale, default_network
 
 FUNCTIONS = {
     "branin": functions.Branin,
@@ -44,7 +47,20 @@ def lengthscales(arm: str, dim: int) -> bn.LogNormal:
     """The law of the lengthscales of an arm, in scaled coordinates."""
     if arm == "typical":
         return default_lengthscale(dim)
-    return bn.LogNormal(np.full(dim, 0.5 * np.log(2.0 * dim)), {"median": 0.7, "wide": 1.2}[arm])
+    spread = 1.2 if arm.endswith("wide") else 0.7
+    return bn.LogNormal(np.full(dim, 0.5 * np.log(2.0 * dim)), spread)
+
+
+@cache
+def rescaled(arm: str, dim: int) -> bn.RescaledPrior:
+    """The default network with lengthscales and variance as latents, matched once."""
+    return bn.match_rescaled(
+        bn.NetworkPrior(default_network(), in_dim=dim),
+        "matern52",
+        bn.Box([-2.0] * dim, [2.0] * dim),
+        lengthscale=lengthscales(arm, dim),
+        outputscale=bn.LogNormal(0.0, 0.5),
+    ).prior
 
 
 def network(arm: str) -> type:
@@ -53,9 +69,13 @@ def network(arm: str) -> type:
     class Arm(Network):
         def __init__(self, pool: Pool, seed: int) -> None:
             self.seed = seed
-            law = lengthscales(arm, pool.X.shape[1])
-            target = bn.GaussianProcess("matern52", law, bn.LogNormal(0.0, 0.5))
-            settings = LoopSettings("hmc", target=target, maximize=pool.maximize)
+            dim = pool.X.shape[1]
+            law = lengthscales(arm, dim)
+            if arm.startswith("rescaled"):
+                settings = LoopSettings("hmc", prior=rescaled(arm, dim), maximize=pool.maximize)
+            else:
+                target = bn.GaussianProcess("matern52", law, bn.LogNormal(0.0, 0.5))
+                settings = LoopSettings("hmc", target=target, maximize=pool.maximize)
             self.state = LoopState(pool.bounds, settings)
 
     return Arm
@@ -71,7 +91,7 @@ def pool_of(name: str) -> Pool:
     return Pool(x.numpy(), y.numpy(), maximize=True)
 
 
-ARMS = ("typical", "median", "wide", "botorch_gp")
+ARMS = ("typical", "median", "wide", "rescaled", "rescaled_wide", "botorch_gp")
 
 
 def main() -> None:
