@@ -48,6 +48,8 @@ _NAMES = {
     "match_prior": "priors",
     "RescaledPrior": "priors",
     "match_rescaled": "priors",
+    "AmortisedPrior": "priors",
+    "match_family": "priors",
     "weights": "priors",
     "GaussianLikelihood": "likelihoods",
     "HeteroscedasticLikelihood": "likelihoods",

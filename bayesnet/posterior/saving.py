@@ -35,6 +35,8 @@ CLASSES = {
     "FunctionDraws": "bayesnet.posterior.draws",
     "NetworkPrior": "bayesnet.priors.network",
     "RescaledPrior": "bayesnet.priors.rescaled",
+    "AmortisedPrior": "bayesnet.priors.amortised",
+    "ParameterMap": "bayesnet.priors.amortised",
     "GaussianLaw": "bayesnet.priors.weights.gaussian",
     "ScaledLastLayerLaw": "bayesnet.priors.weights.scaled_last_layer",
     "RandomVariance": "bayesnet.priors.weights.scaled_last_layer",

@@ -1,15 +1,18 @@
 """Priors over functions: processes, networks with weight laws, and matching one to the other."""
 
+from bayesnet.priors.amortised import AmortisedPrior
 from bayesnet.priors.base import FunctionPrior, KernelPrior, LatentPrior
 from bayesnet.priors.gaussian_process import GaussianProcess
 from bayesnet.priors.laws import LogNormal, Normal
 from bayesnet.priors.matching import (
     Box,
+    FamilyMatch,
     Grid,
     MatchResult,
     Mix,
     Near,
     RescaledMatch,
+    match_family,
     match_prior,
     match_rescaled,
 )
@@ -22,8 +25,10 @@ from bayesnet.priors.sums import Sum
 from bayesnet.priors.variance_laws import BurrXII, Gamma, HalfCauchy, InverseGamma, OnStd
 
 __all__ = [
+    "AmortisedPrior",
     "Box",
     "BurrXII",
+    "FamilyMatch",
     "FunctionPrior",
     "Gamma",
     "GaussianProcess",
@@ -46,6 +51,7 @@ __all__ = [
     "StatedPrior",
     "Sum",
     "elicit",
+    "match_family",
     "match_prior",
     "match_rescaled",
 ]

@@ -245,7 +245,7 @@ class GaussianProcess:
         matrix = np.asarray(self.covariance.matrix(hyper, x, x))
         noise = np.asarray(jax.random.normal(key, (num, len(x))), np.float64)
         try:
-            factor = np.linalg.cholesky(_with_jitter(matrix, np))
+            factor = np.linalg.cholesky(with_jitter(matrix, np))
         except np.linalg.LinAlgError as error:
             raise InputError(self._why_not_finite(x)) from error
         return jnp.asarray((noise @ factor.T).astype(np.float32))
@@ -261,7 +261,8 @@ class GaussianProcess:
         )
 
 
-def _with_jitter(matrix: Any, xp: Any) -> Any:
+def with_jitter(matrix: Any, xp: Any) -> Any:
+    """A covariance matrix with the jitter that its factorisation needs; `xp`: NumPy or jax.numpy."""
     n = matrix.shape[-1]
     level = JITTER * xp.trace(matrix) / n
     return matrix + level * xp.eye(n, dtype=matrix.dtype)
@@ -286,7 +287,7 @@ def _draw_traced(covariance: Covariance, num: int, key: Key, xs: Array) -> Array
 
     def draw(hyper: Any, x: Array, noise: Array) -> Array:
         def one(h: Any, e: Array) -> Array:
-            factor = jnp.linalg.cholesky(_with_jitter(covariance.matrix(h, x, x), jnp))
+            factor = jnp.linalg.cholesky(with_jitter(covariance.matrix(h, x, x), jnp))
             return e @ factor.T
 
         return jax.lax.map(lambda a: one(*a), (hyper, noise), batch_size=min(kernels, 16))

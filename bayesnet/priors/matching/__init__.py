@@ -3,6 +3,7 @@
 from bayesnet.priors.matching.base import Distance
 from bayesnet.priors.matching.critic import Critic
 from bayesnet.priors.matching.energy import Energy
+from bayesnet.priors.matching.family import FamilyMatch, match_family
 from bayesnet.priors.matching.gap import function_distance
 from bayesnet.priors.matching.match import DISTANCES, match_prior
 from bayesnet.priors.matching.points import Box
@@ -17,6 +18,7 @@ __all__ = [
     "Critic",
     "Distance",
     "Energy",
+    "FamilyMatch",
     "Grid",
     "MatchResult",
     "Mix",
@@ -25,6 +27,7 @@ __all__ = [
     "Scaled",
     "Sliced",
     "function_distance",
+    "match_family",
     "match_prior",
     "match_rescaled",
 ]
