@@ -18,6 +18,7 @@ from bayesnet.pfn.configurations import read_configuration
 from bayesnet.pfn.inputs import MixedInputs
 from bayesnet.pfn.pfn import WEIGHTS, make_card
 from bayesnet.pfn.tasks import Tasks
+from bayesnet.pfn.train import new_state
 
 
 def leaving_the_prior(max_rows: int) -> dict[str, Tasks]:
@@ -51,7 +52,8 @@ def main() -> None:
     options = parser.parse_args()
     configuration = read_configuration(options.name)
     tasks, training = configuration.tasks, configuration.training
-    state, step = restore(options.folder / CHECKPOINT, training, signature(tasks, training))
+    like = new_state(tasks, training)
+    state, step = restore(options.folder / CHECKPOINT, like, signature(tasks, training))
     card = make_card(tasks, dataclasses.replace(training, steps=step), options.name)
     if options.note:
         card["note"] = options.note

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import FileFormatError, InputError
-from bayesnet.pfn.bars import Bars
-from bayesnet.pfn.settings import State, Training
+from bayesnet._types import PyTree
+from bayesnet.pfn.settings import Training
 from bayesnet.pfn.tasks import Tasks
 from bayesnet.posterior.saving import load, save
 
@@ -31,14 +31,14 @@ def signature(tasks: Tasks, training: Training) -> str:
     )
 
 
-def keep(path: Path, state: State, step: int, signature: str) -> None:
+def keep(path: Path, state: PyTree, step: int, signature: str) -> None:
     """Write a checkpoint, atomically."""
     leaves = [np.asarray(a) for a in jax.tree.leaves(state)]
     save({"step": step, "signature": signature, "leaves": leaves}, path)
 
 
-def restore(path: Path, training: Training, signature: str) -> tuple[State, int]:
-    """The state and the number of steps done of the checkpoint at `path`.
+def restore(path: Path, like: PyTree, signature: str) -> tuple[Any, int]:
+    """The state, shaped as `like`, and the number of steps done of the checkpoint at `path`.
 
     Raises `InputError` for one of another run, `FileFormatError` for a damaged one.
     """
@@ -48,7 +48,6 @@ def restore(path: Path, training: Training, signature: str) -> tuple[State, int]
             f"{path} is of a run with another configuration; use another folder, or remove it.\n"
             f"It has {kept['signature']},\nasked for is {signature}."
         )
-    like = eqx.filter_eval_shape(_empty_state, training)
     leaves, structure = jax.tree.flatten(like)
     # Scalars come back from a file as vectors of one number.
     if [a.size for a in leaves] != [a.size for a in kept["leaves"]]:
@@ -57,12 +56,4 @@ def restore(path: Path, training: Training, signature: str) -> tuple[State, int]
         jnp.asarray(a, like.dtype).reshape(like.shape)
         for a, like in zip(kept["leaves"], leaves, strict=True)
     ]
-    state = jax.tree.unflatten(structure, arrays)
-    return state, int(kept["step"])
-
-
-def _empty_state(training: Training) -> State:
-    """A state of the shapes that `training` asks for."""
-    network = training.network(jax.random.key(0))
-    optimiser = training.optimiser().init(eqx.filter(network, eqx.is_array))
-    return State(network, optimiser, Bars(jnp.zeros(training.bars - 1), jnp.zeros(2)))
+    return jax.tree.unflatten(structure, arrays), int(kept["step"])

@@ -39,6 +39,8 @@ class Batch(eqx.Module):
 
     `mask` marks the real rows of a context, `used` (d,) the real columns. `f_mean` and `f_std`:
     the law of f at the queries; `noise` (b,): the sd of y around f. All in scaled coordinates.
+    `relevant`: the columns that f depends on, before padding; `hyper`: the hyper-parameters of a
+    process, else None.
     """
 
     x: Float[Array, "b n d"]
@@ -49,6 +51,8 @@ class Batch(eqx.Module):
     f_mean: Float[Array, "b q"]
     f_std: Float[Array, "b q"]
     noise: Float[Array, " b"]
+    relevant: Bool[Array, "b d"]
+    hyper: Any = None
 
     @property
     def y_std(self) -> Float[Array, "b q"]:
@@ -153,7 +157,7 @@ class Tasks:
         draw = _gaussian if has_exact_law(prior) else _drawn
         if draw is _drawn and not isinstance(prior, LatentPrior):
             x, seen = _share_inputs(x), _share_inputs(seen)
-        y, f_mean, f_std = draw(prior, k_task, seen, noise, mask)
+        y, f_mean, f_std, hyper = draw(prior, k_task, seen, noise, mask)
         batch = Batch(
             x=x[:, : self.max_rows],
             y=y,
@@ -163,6 +167,8 @@ class Tasks:
             f_mean=f_mean,
             f_std=f_std,
             noise=noise,
+            relevant=(seen != 0).any(axis=1),
+            hyper=hyper,
         )
         return jax.block_until_ready(batch)
 
@@ -199,9 +205,8 @@ def has_exact_law(prior: Any) -> bool:
 
 def _gaussian(
     prior: GaussianProcess, key: Key, x: Array, noise: Array, mask: Array
-) -> tuple[Array, Array, Array]:
-    y, mean, std, _ = gaussian_task(prior.covariance, prior.mean, key, x, noise, mask)
-    return y, mean, std
+) -> tuple[Array, Array, Array, Any]:
+    return gaussian_task(prior.covariance, prior.mean, key, x, noise, mask)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -241,7 +246,9 @@ def gaussian_task(
     return jnp.where(mask, y + level, 0.0), mean + level, std, hyper
 
 
-def _drawn(prior: Any, key: Key, x: Array, noise: Array, mask: Array) -> tuple[Array, Array, Array]:
+def _drawn(
+    prior: Any, key: Key, x: Array, noise: Array, mask: Array
+) -> tuple[Array, Array, Array, None]:
     """As `gaussian_task` for any prior: the drawn function is the law."""
     b, n = mask.shape
     k_function, k_noise = jax.random.split(key)
@@ -252,7 +259,7 @@ def _drawn(prior: Any, key: Key, x: Array, noise: Array, mask: Array) -> tuple[A
     if not bool(jnp.isfinite(f).all()):
         raise InputError(f"{type(prior).__name__} drew function values that are not finite.")
     y = f[:, :n] + noise[:, None] * jax.random.normal(k_noise, (b, n))
-    return jnp.where(mask, y, 0.0), f[:, n:], jnp.zeros_like(f[:, n:])
+    return jnp.where(mask, y, 0.0), f[:, n:], jnp.zeros_like(f[:, n:]), None
 
 
 @eqx.filter_jit

@@ -1,15 +1,10 @@
-"""Training a PFN: Adam on tasks from a prior, a schedule by step count, checkpoints.
-
-Step `i` of seed `s` draws the same tasks whenever it is run, and a checkpoint holds the weights
-and the state of Adam in full, so that an interrupted run goes on to the same result, bit for bit
-on the same machine layout.
-"""
+"""Training the bars of a PFN: Adam on tasks from a prior."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesnet._errors import InputError
 from bayesnet._types import Array, Float
 from bayesnet.pfn.bars import Bars
-from bayesnet.pfn.checkpoint import CHECKPOINT, EVERY, keep, restore, signature
+from bayesnet.pfn.checkpoint import signature
+from bayesnet.pfn.loop import Progress, run_loop
 from bayesnet.pfn.settings import State, Training
 from bayesnet.pfn.tasks import Batch, Tasks
 from bayesnet.pfn.transformer import Transformer, pad_columns
@@ -70,13 +65,17 @@ def draw_batch(tasks: Tasks, training: Training, step: int) -> Batch:
 
 
 def padded(batch: Batch, max_dim: int) -> Batch:
-    """The tasks with columns of zeros up to `max_dim`."""
+    """The tasks with columns of zeros up to `max_dim`, without hyper-parameters: one shape for all."""
     x, used = pad_columns(np.asarray(batch.x), max_dim)
     queries, _ = pad_columns(np.asarray(batch.queries), max_dim)
-    return eqx.tree_at(
-        lambda b: (b.x, b.queries, b.used),
+    relevant, _ = pad_columns(np.asarray(batch.relevant), max_dim)
+    return dataclasses.replace(
         batch,
-        (jnp.asarray(x), jnp.asarray(queries), jnp.asarray(used)),
+        x=jnp.asarray(x),
+        queries=jnp.asarray(queries),
+        used=jnp.asarray(used),
+        relevant=jnp.asarray(relevant),
+        hyper=None,
     )
 
 
@@ -120,70 +119,57 @@ def _evaluate(network: Transformer, bars: Bars, batch: Batch) -> tuple[Array, Ar
     return y.mean(axis=1), f.mean(axis=1)
 
 
+@dataclass(frozen=True, eq=False)
+class BarsObjective:
+    """A transformer whose bars follow the prior's own law of y and of f; a state is a `State`."""
+
+    tasks: Tasks
+    training: Training
+    losses = ("recent_y", "recent_f")
+
+    def identity(self) -> str:
+        """What a checkpoint must agree with."""
+        return signature(self.tasks, self.training)
+
+    def start(self) -> State:
+        """Random weights, and bars placed by targets of the prior."""
+        return new_state(self.tasks, self.training)
+
+    def step(self, state: State, number: int) -> tuple[State, np.ndarray]:
+        """One step of Adam on a batch of tasks."""
+        batch = draw_batch(self.tasks, self.training, number)
+        network, optimiser, bars, parts = _update(
+            self.training, state.network, state.optimiser, state.bars, batch
+        )
+        return State(network, optimiser, bars), np.asarray(parts)  # waits: one program at a time
+
+    @cached_property
+    def _batches(self) -> dict[int, Batch]:
+        return _held_out(self.tasks, self.training)
+
+    def evaluate(self, state: State) -> dict[str, Any]:
+        """The excess over the prior's own law of y given its hyper-parameters, by columns."""
+        return {"excess": evaluate(state.network, state.bars, self._batches)}
+
+
 def run(
     tasks: Tasks,
     training: Training,
     *,
     folder: str | Path | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     log_every: int = 500,
     stop_at: int | None = None,
 ) -> State:
-    """Train from the start, or from the checkpoint in `folder` if there is one.
-
-    Args:
-        folder: where checkpoints (at most every 45 s) and `log.jsonl` go; none are kept if None.
-        progress: called with ("training", done, total).
-        log_every: steps between evaluations on held-out tasks (excess over the prior's own law
-            of y given its hyper-parameters, in nats, by number of columns).
-        stop_at: leave off after this step, as if killed there; the schedule is that of `steps`.
-
-    Raises `InputError` if the checkpoint is of another configuration, or training diverged.
-    """
-    identity = signature(tasks, training)
-    state, start = None, 0
-    if folder is not None:
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / CHECKPOINT).is_file():
-            state, start = restore(folder / CHECKPOINT, training, identity)
-    if state is None:
-        state = new_state(tasks, training)
-    network, optimiser, bars = state.network, state.optimiser, state.bars
-    held_out = _held_out(tasks, training)
-    kept = began = time.monotonic()
-    recent: list[np.ndarray] = []
-    end = training.steps if stop_at is None else min(stop_at, training.steps)
-    for step in range(start, end):
-        batch = draw_batch(tasks, training, step)
-        network, optimiser, bars, parts = _update(training, network, optimiser, bars, batch)
-        recent.append(np.asarray(parts))  # waits: one program at a time
-        done = step + 1
-        if progress is not None:
-            progress("training", done, training.steps)
-        if not np.isfinite(recent[-1]).all():
-            raise InputError(
-                f"Training diverged at step {done} (the loss is not finite): lower learning_rate, "
-                "or check that draws of the prior are of order 1."
-            )
-        if folder is not None and (done == end or time.monotonic() - kept > EVERY):
-            keep(folder / CHECKPOINT, State(network, optimiser, bars), done, identity)
-            kept = time.monotonic()
-        if done % log_every == 0 or done == end:
-            if folder is not None:
-                seconds = time.monotonic() - began
-                line = {
-                    "step": done,
-                    "seconds": round(seconds, 1),
-                    "datasets_per_second": round((done - start) * training.batch / seconds, 1),
-                    "recent_y": float(np.mean(recent, axis=0)[0]),
-                    "recent_f": float(np.mean(recent, axis=0)[1]),
-                    "excess": evaluate(network, bars, held_out),
-                }
-                with (folder / "log.jsonl").open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-            recent = []
-    return State(network, optimiser, bars)
+    """Train bars; arguments, checkpoints and errors as of `run_loop`."""
+    state: State = run_loop(
+        BarsObjective(tasks, training),
+        folder=folder,
+        progress=progress,
+        log_every=log_every,
+        stop_at=stop_at,
+    )
+    return state
 
 
 def _held_out(tasks: Tasks, training: Training) -> dict[int, Batch]:

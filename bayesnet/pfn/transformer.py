@@ -24,7 +24,7 @@ from bayesnet.pfn.bars import Bars
 # Angular frequencies of the features of an input column, whose values are of order 1: waves of
 # length 8, 4, 2 and 1.
 FREQUENCIES = tuple(0.25 * math.pi * 2**j for j in range(4))
-_PER_COLUMN = 1 + 2 * len(FREQUENCIES)
+PER_COLUMN = 1 + 2 * len(FREQUENCIES)
 
 # What a context leaves behind: keys and values of every layer, and its inputs.
 Cache = tuple[tuple[tuple[Array, Array], ...], Array]
@@ -68,21 +68,21 @@ class AttentionLayer(eqx.Module):
         return AttentionLayer(
             jnp.ones(width),
             jnp.ones(width),
-            _linear(k[0], width, width),
-            _linear(k[1], width, width),
-            _linear(k[2], width, width),
-            _linear(k[3], width, width) * small,
-            0.1 * _linear(k[6], width, heads * max_dim),
+            linear(k[0], width, width),
+            linear(k[1], width, width),
+            linear(k[2], width, width),
+            linear(k[3], width, width) * small,
+            0.1 * linear(k[6], width, heads * max_dim),
             jnp.repeat(jnp.log(jnp.expm1(jnp.resize(jnp.asarray(_REACH), (heads,)))), max_dim),
-            _linear(k[4], width, hidden),
+            linear(k[4], width, hidden),
             jnp.zeros(hidden),
-            _linear(k[5], hidden, width) * small,
+            linear(k[5], hidden, width) * small,
             heads,
         )
 
     def keys_values(self, context: Float[Array, "n w"]) -> tuple[Array, Array]:
         """What queries attend to: keys and values (n, heads, w / heads)."""
-        h = _normalise(context, self.norm_attention)
+        h = normalise(context, self.norm_attention)
         return self._split(h @ self.key), self._split(h @ self.value)
 
     def apply(
@@ -97,7 +97,7 @@ class AttentionLayer(eqx.Module):
         """Tokens at inputs `x` after this layer: keys and values are `pair`, of the null token and of
         rows at inputs `context`, those that `mask` marks."""
         keys, values = pair
-        h = _normalise(tokens, self.norm_attention)
+        h = normalise(tokens, self.norm_attention)
         q = self._split(h @ self.query)
         scores = jnp.einsum("the,nhe->htn", q, keys) * q.shape[-1] ** -0.5
         weights = jax.nn.softplus(h @ self.reach + self.reach_bias)
@@ -111,7 +111,7 @@ class AttentionLayer(eqx.Module):
         attention = jax.nn.softmax(jnp.where(mask, scores, -1e30), axis=-1)
         mixed = jnp.einsum("htn,nhe->the", attention, values)
         tokens = tokens + mixed.reshape(tokens.shape) @ self.out
-        h = _normalise(tokens, self.norm_mlp)
+        h = normalise(tokens, self.norm_mlp)
         return tokens + jax.nn.gelu(h @ self.mlp_in + self.mlp_bias) @ self.mlp_out
 
     def _split(self, a: Array) -> Array:
@@ -157,10 +157,10 @@ class Transformer(eqx.Module):
         if min(max_dim, depth, width, hidden) < 1:
             raise InputError("max_dim, depth, width and hidden must be at least 1.")
         k = jax.random.split(key, 8)
-        columns = max_dim * _PER_COLUMN
+        columns = max_dim * PER_COLUMN
         spread = jnp.linspace(-1.0, 1.0, COMPONENTS)
         return Transformer(
-            _linear(k[0], columns, width),
+            linear(k[0], columns, width),
             0.1 * jax.random.normal(k[1], (max_dim, width)),
             jax.random.normal(k[2], (width,)),
             0.1 * jax.random.normal(k[3], (width,)),
@@ -171,7 +171,7 @@ class Transformer(eqx.Module):
                 for q in jax.random.split(k[6], depth)
             ),
             jnp.ones(width),
-            0.3 * _linear(k[7], width, 6 * COMPONENTS),
+            0.3 * linear(k[7], width, 6 * COMPONENTS),
             # Equal weights, means from -1 to 1, standard deviations of 0.5.
             jnp.tile(jnp.stack([0 * spread, spread, 0 * spread - 0.7]).reshape(-1), 2),
             jnp.zeros((width, bars)),
@@ -186,11 +186,7 @@ class Transformer(eqx.Module):
         return self.embed_used.shape[0]
 
     def _inputs(self, x: Float[Array, "n d"], used: Float[Array, " d"]) -> Float[Array, "n w"]:
-        angles = x[..., None] * jnp.asarray(FREQUENCIES, x.dtype)
-        features = jnp.concatenate([x[..., None], jnp.sin(angles), jnp.cos(angles)], axis=-1)
-        features = features * used[:, None]
-        total = features.reshape(len(x), len(self.embed_x)) @ self.embed_x
-        return total * jnp.sqrt(self.max_dim / used.sum()) + used @ self.embed_used
+        return embed_inputs(x, used, self.embed_x, self.embed_used)
 
     def encode(
         self,
@@ -233,7 +229,7 @@ class Transformer(eqx.Module):
         pairs, context = cache
         for layer, pair in zip(self.layers, pairs, strict=True):
             tokens = layer.apply(tokens, x, pair, context, seen, used)
-        h = _normalise(tokens, self.norm)
+        h = normalise(tokens, self.norm)
         numbers = (h @ self.mixture + self.mixture_bias).reshape(len(h), 2, 3, COMPONENTS)
         guess = mixture_logits(numbers, bars)
         return (
@@ -246,6 +242,20 @@ class Transformer(eqx.Module):
     ) -> tuple[Float[Array, "q k"], Float[Array, "q k"]]:
         """`decode` after `encode`."""
         return self.decode(self.encode(x, y, mask, used), mask, queries, used, bars)
+
+
+def embed_inputs(
+    x: Float[Array, "n d"], used: Float[Array, " d"], embed_x: Array, embed_used: Array
+) -> Float[Array, "n w"]:
+    """Tokens of inputs: a linear map of every column and its waves, and of which columns are real.
+
+    The sum over columns is scaled by `sqrt(max_dim / d)`, which keeps its variance.
+    """
+    angles = x[..., None] * jnp.asarray(FREQUENCIES, x.dtype)
+    features = jnp.concatenate([x[..., None], jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    features = features * used[:, None]
+    total = features.reshape(len(x), len(embed_x)) @ embed_x
+    return total * jnp.sqrt(len(embed_used) / used.sum()) + used @ embed_used
 
 
 def pad_columns(x: np.ndarray, max_dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -274,9 +284,11 @@ def mixture_logits(numbers: Float[Array, "q h 3 c"], bars: Bars) -> Float[Array,
     return jax.nn.logsumexp(each, axis=-2) + jnp.log(width)
 
 
-def _normalise(x: Float[Array, "n w"], gain: Float[Array, " w"]) -> Float[Array, "n w"]:
+def normalise(x: Float[Array, "n w"], gain: Float[Array, " w"]) -> Float[Array, "n w"]:
+    """Tokens of root mean square 1, times a gain."""
     return gain * x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-6)
 
 
-def _linear(key: Key, rows: int, columns: int) -> Any:
+def linear(key: Key, rows: int, columns: int) -> Any:
+    """Random weights that keep the variance."""
     return jax.random.normal(key, (rows, columns)) * rows**-0.5
