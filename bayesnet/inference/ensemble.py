@@ -44,6 +44,10 @@ class DeepEnsemble:
         prior_weight: factor of the prior's term; 1 for MAP, 0 for maximum likelihood.
         anchored: pull each member to a prior draw of its own (default) instead of to 0.
         bootstrap: train each member on its own sample, with replacement, of the rows.
+        hold_scales: each member draws the random scale of its last layer
+            (`bn.weights.ScaledLastLayer`) from its law and keeps it, as the members of Lee et al. 2022
+            do: as layers widen the ensemble tends to `bn.NTKEnsemble` of the mixture. Otherwise the
+            scale is trained with the weights.
 
     Member k minimises, over the latents z (those of a learned noise level among them),
 
@@ -77,6 +81,7 @@ class DeepEnsemble:
     prior_weight: float = 1.0
     anchored: bool = True
     bootstrap: bool = False
+    hold_scales: bool = False
 
     def __post_init__(self) -> None:
         check_counts(self)
@@ -90,18 +95,19 @@ class DeepEnsemble:
             raise InputError(f"start must be one of {STARTS}, got {self.start!r}.")
         if self.prior_weight != 0:
             require_between("prior_weight", self.prior_weight, 0, np.inf)
-        for name in ("anchored", "bootstrap"):
+        for name in ("anchored", "bootstrap", "hold_scales"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}.")
 
-    def trainer(self) -> Trainer:
-        """The training of one member under these settings."""
+    def trainer(self, held: tuple[int, ...] = ()) -> Trainer:
+        """The training of one member under these settings; latents `held` stay where they start."""
         return Trainer(
             self.batch_size,
             float(self.prior_weight),
             self.anchored,
             self.bootstrap,
             float(self.learning_rate),
+            held,
         )
 
     def supports(self, prior: Any, likelihood: Any) -> bool:
@@ -120,11 +126,12 @@ class DeepEnsemble:
     ) -> FunctionDraws:
         """The members, as draws (1, members, p). `init`: see the class."""
         require_latent_prior("DeepEnsemble", prior)
+        held = _scales_of(prior) if self.hold_scales else ()
         model = LatentModel(prior, likelihood.bind(data.scaling, data.rows), data.rows)
         key_start, key_run = jax.random.split(key)
         start, states = self._starts(model, init, key_start)
         run = run_chains(
-            self.trainer(),
+            self.trainer(held),
             model,
             key=key_run,
             chains=self.members,
@@ -169,6 +176,17 @@ class DeepEnsemble:
         return jnp.concatenate([z, jnp.zeros((self.members, k), dtype)], axis=1), None
 
 
+def _scales_of(prior: Any) -> tuple[int, ...]:
+    """Which latents are random scales that members can keep."""
+    found = getattr(getattr(prior, "law", None), "scale_latents", ())
+    if not found:
+        raise UnsupportedError(
+            "hold_scales=True is for networks whose last layer has a random scale, "
+            "weights=bn.weights.ScaledLastLayer(law)."
+        )
+    return found
+
+
 def _encoded_initialisations(prior: Any, key: Key, members: int) -> Array:
     network = getattr(prior, "network", None)
     if network is None:
@@ -199,6 +217,7 @@ class Trainer:
     bootstrap: bool
     # Reaches compiled programs through the plan only, as an argument.
     learning_rate: float = field(compare=False)
+    held: tuple[int, ...] = ()
     chunk: int = field(default=CHUNK, init=False)
 
     def tuning(self, model: LatentModel, earlier: MemberState | None) -> tuple[Array, Array]:
@@ -232,6 +251,7 @@ class Trainer:
         rows, counts, factor = minibatch(model.rows, key_batch, size, also=state.counts)
         z = state.position
         gradient = jax.grad(self._loss, argnums=1)(model, z, state, rows, counts, factor)
+        gradient = self._moving(gradient)
         update, adam = optax.scale_by_adam().update(gradient, state.adam)
         return state._replace(position=z - row["rate"] * update, adam=adam)
 
@@ -249,7 +269,7 @@ class Trainer:
             return self._loss(model, z, state, model.rows, state.counts, one)
 
         z = state.position
-        gradient = jax.grad(loss)(z)
+        gradient = self._moving(jax.grad(loss)(z))
         norm = jnp.linalg.norm(gradient)
         unit = gradient / jnp.maximum(norm, jnp.finfo(z.dtype).tiny)
         change = jax.grad(loss)(z + PROBE_LENGTH * unit) - gradient
@@ -266,6 +286,10 @@ class Trainer:
     def position(self, state: MemberState) -> Array:
         """The latents of a member."""
         return state.position
+
+    def _moving(self, gradient: Array) -> Array:
+        """The gradient without the latents that are held; Adam does not move where it is 0."""
+        return gradient.at[jnp.asarray(self.held)].set(0.0) if self.held else gradient
 
     def _individual(self, rows: Rows, state: MemberState, key: Key) -> MemberState:
         key_anchor, key_rows = jax.random.split(key)

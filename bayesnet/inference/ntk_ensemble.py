@@ -10,6 +10,7 @@ from bayesnet._types import Key
 from bayesnet.data import Data
 from bayesnet.inference.exact import Exact
 from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.posterior.process import base_of
 from bayesnet.posterior.trained import TrainedEnsemble
 
 
@@ -21,11 +22,16 @@ class NTKEnsemble(Exact):
     `bn.kernels.NTK` as the prior. The noise variance is the ridge that holds weights near their
     start; a learned level maximises the evidence of the process with the tangent kernel (times its
     law), as `Exact` does. Arguments: those of `Exact` that concern noise and memory.
+
+    A `bn.ScaleMixture` of a `bn.kernels.NTK` is the ensemble whose members each draw the variance of
+    their last layer and keep it through training (Lee, Yun, Yang & Lee 2022): a mixture of the above
+    over the **prior** law of the scale, which training does not reweight. Its finite counterpart is
+    `bn.DeepEnsemble(hold_scales=True)` with `bn.weights.ScaledLastLayer(law)` (noise "outside").
     """
 
     def supports(self, prior: Any, likelihood: Any) -> bool:
-        """Whether `prior` is a `bn.kernels.NTK` and the noise Gaussian."""
-        return hasattr(prior, "nngp") and isinstance(likelihood, GaussianLikelihood)
+        """Whether `prior` is a `bn.kernels.NTK`, or a mixture of one, and the noise Gaussian."""
+        return hasattr(base_of(prior), "nngp") and isinstance(likelihood, GaussianLikelihood)
 
     def fit(
         self,
@@ -41,10 +47,14 @@ class NTKEnsemble(Exact):
 
         Raises `UnsupportedError` for another prior, and what `Exact` raises.
         """
-        if not hasattr(prior, "nngp"):
+        if not hasattr(base_of(prior), "nngp"):
             raise UnsupportedError(
-                f"NTKEnsemble is for bn.kernels.NTK(...), got {type(prior).__name__}: an NNGP is conditioned "
+                f"NTKEnsemble is for bn.kernels.NTK(...), got {type(base_of(prior)).__name__}: an NNGP is conditioned "
                 "by bn.Exact(); networks of finite width are trained by bn.DeepEnsemble()."
+            )
+        if self.importance_samples is not None:
+            raise UnsupportedError(
+                "NTKEnsemble integrates by quadrature: leave importance_samples out."
             )
         if self.hyper == "hmc" or self.learn_variances or self.solver != "cholesky":
             raise UnsupportedError(

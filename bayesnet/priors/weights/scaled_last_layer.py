@@ -104,6 +104,11 @@ class ScaledLastLayerLaw(GaussianLaw):
     def latent_size(self) -> int:
         return self.layout.size + 1
 
+    @property
+    def scale_latents(self) -> tuple[int, ...]:
+        """Which latents are those of random scales."""
+        return (self.layout.size,)
+
     def decode(self, z: Float[Array, " p"]) -> PyTree:
         pieces, (u,) = self.layout.split_more(z, ((),))
         root = jnp.exp(0.5 * self.variance.log_value(u))
