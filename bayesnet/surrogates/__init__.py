@@ -15,18 +15,28 @@ except ImportError as error:
         "pip install bayesnet[bo]"
     ) from error
 
+from bayesnet.surrogates.bar_improvement import (
+    BarExpectedImprovement,
+    BarProbabilityOfImprovement,
+)
+from bayesnet.surrogates.bar_posterior import BarPosterior
 from bayesnet.surrogates.bridge import Bridge, count_traces
 from bayesnet.surrogates.expected_improvement import StudentTExpectedImprovement
 from bayesnet.surrogates.mixture_posterior import ScaleMixturePosterior
 from bayesnet.surrogates.model import Surrogate
+from bayesnet.surrogates.pfn_model import PFNSurrogate
 from bayesnet.surrogates.posterior import DrawsPosterior
 from bayesnet.surrogates.process import ProcessSurrogate
 from bayesnet.surrogates.sampler import DrawsSampler
 
 __all__ = [
+    "BarExpectedImprovement",
+    "BarPosterior",
+    "BarProbabilityOfImprovement",
     "Bridge",
     "DrawsPosterior",
     "DrawsSampler",
+    "PFNSurrogate",
     "ProcessSurrogate",
     "ScaleMixturePosterior",
     "StudentTExpectedImprovement",

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from botorch.posteriors import Posterior
-from botorch.sampling.base import MCSampler
 from botorch.sampling.get_sampler import GetSampler
-from botorch.utils.sampling import draw_sobol_normal_samples
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from scipy.special import chdtri
 from torch import Tensor
@@ -19,6 +17,7 @@ from torch import Tensor
 from bayesnet._errors import UnsupportedError
 from bayesnet.surrogates.conditional import Nodes
 from bayesnet.surrogates.outcomes import OutcomeMap
+from bayesnet.surrogates.sobol_sampler import SobolSampler
 
 # Draws behind base samples are kept off probability 0 and 1.
 EDGE = 1e-12
@@ -177,33 +176,8 @@ class ScaleMixturePosterior(Posterior):
         return index.clamp_max(edges.shape[0] - 1)
 
 
-class ScaleMixtureSampler(MCSampler):
-    """Quasi-random base samples for `ScaleMixturePosterior`: normals and a coordinate for the scale.
-
-    The same for all t-batches and all calls with the same number of points.
-    """
-
-    def __init__(self, sample_shape: torch.Size, seed: int | None = None) -> None:
-        super().__init__(sample_shape=sample_shape, seed=seed)
-        self.base_samples: Tensor | None
-
-    def forward(self, posterior: ScaleMixturePosterior) -> Tensor:  # type: ignore[override]
-        """Samples `sample_shape x batch x q x m`."""
-        size = posterior.base_sample_shape[0]
-        kept = self.base_samples
-        if kept is None or kept.shape[-1] != size:
-            drawn = draw_sobol_normal_samples(
-                d=size, n=self.sample_shape.numel(), dtype=torch.float64, seed=self.seed
-            )
-            self.base_samples = kept = drawn.reshape(*self.sample_shape, size)
-        return posterior.rsample_from_base_samples(self.sample_shape, kept)
-
-    def _update_base_samples(self, posterior: Any, base_sampler: Any) -> None:
-        """Base samples do not depend on the training points: nothing to do."""
-
-
 @GetSampler.register(ScaleMixturePosterior)
 def _get_sampler(
     posterior: ScaleMixturePosterior, sample_shape: torch.Size, *, seed: int | None = None
-) -> ScaleMixtureSampler:
-    return ScaleMixtureSampler(sample_shape=sample_shape, seed=seed)
+) -> SobolSampler:
+    return SobolSampler(sample_shape=sample_shape, seed=seed)

@@ -14,8 +14,10 @@ from torch import Tensor
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.data import Scaling
 from bayesnet.inference import Exact, resolve_inference
-from bayesnet.likelihoods import resolve_likelihood
+from bayesnet.pfn.posterior import PFNPosterior
+from bayesnet.pfn.preset import is_pfn
 from bayesnet.posterior import FunctionDraws, ProcessPosterior
+from bayesnet.surrogates.base import TableModel
 from bayesnet.surrogates.bridge import Bridge
 from bayesnet.surrogates.checks import (
     check_likelihood,
@@ -25,12 +27,13 @@ from bayesnet.surrogates.checks import (
 )
 from bayesnet.surrogates.noise import fitted_noise, given_noise
 from bayesnet.surrogates.outcomes import OutcomeMap
+from bayesnet.surrogates.pfn_model import PFNSurrogate
 from bayesnet.surrogates.posterior import DrawsPosterior
 from bayesnet.surrogates.process import ProcessSurrogate
-from bayesnet.surrogates.tables import choose_scaling, evenly, transformed
+from bayesnet.surrogates.tables import evenly
 
 
-class Surrogate(Model):
+class Surrogate(TableModel):
     """A Bayesian neural network, fitted once when it is made, that BoTorch can optimize over.
 
     Its posterior is a fixed set of function draws: the same at every call, one function over
@@ -44,7 +47,8 @@ class Surrogate(Model):
         prior: a prior, a bare network, or None (the default network), as for `bn.fit`.
         inference: "hmc", "nuts", "sghmc", "ensemble", or a method such as `bn.HMC(chains=4)`; with
             "exact", "infinite_width", "student_t" or `bn.Exact(...)` the surrogate is a
-            `ProcessSurrogate`: joint posteriors in closed form, and fantasies.
+            `ProcessSurrogate`: joint posteriors in closed form, and fantasies; with "pfn" or a
+            `bn.PFN` a `PFNSurrogate`: conditioned in one pass, with fantasies.
         input_transform: a BoTorch input transform; replaces the inner standardisation of X.
             Its parameters are those it has or computes from train_X (bounds); none are learned.
         outcome_transform: a BoTorch outcome transform; replaces the inner standardisation of Y.
@@ -68,9 +72,11 @@ class Surrogate(Model):
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Under exact inference there are no draws: a `ProcessSurrogate` is made instead."""
+        """Without draws another model is made: `ProcessSurrogate` (exact), `PFNSurrogate`."""
         inference = kwargs.get("inference", args[4] if len(args) > 4 else "hmc")
         made = cls is Surrogate and (args or kwargs)  # copies and pickles come without arguments
+        if made and is_pfn(inference):
+            return PFNSurrogate(*args, **kwargs)
         if made and isinstance(resolve_inference(inference), Exact):
             return ProcessSurrogate(*args, **kwargs)
         return super().__new__(cls)
@@ -94,32 +100,24 @@ class Surrogate(Model):
         warn: bool = True,
         max_draws: int | None = 256,
     ) -> None:
-        from bayesnet.fitting import fit
-
         super().__init__()
         check_training(train_X, train_Y, train_Yvar)
         dtype = train_X.dtype if dtype is None else dtype
         check_settings(dtype, max_draws)
-        likelihood = check_likelihood(resolve_likelihood(likelihood))
-        if isinstance(init, Surrogate):
-            init = init.fitted
-        X, Y, Yvar = transformed(train_X, train_Y, train_Yvar, input_transform, outcome_transform)
-        scaling = choose_scaling(
-            X, Y, scaling, likelihood, prior, target, input_transform, outcome_transform
-        )
-        fitted = fit(
-            prior,
-            X,
-            Y,
+        fitted = self._fit_table(
+            train_X,
+            train_Y,
+            train_Yvar,
+            prior=prior,
             target=target,
             likelihood=likelihood,
-            inference=inference,
-            y_var=Yvar,
-            seed=seed,
-            init=init,
             scaling=scaling,
+            input_transform=input_transform,
+            outcome_transform=outcome_transform,
+            inference=inference,
+            seed=seed,
+            init=init.fitted if isinstance(init, Surrogate) else init,
             device=device,
-            progress=False,
             warn=warn,
         )
         self._attach(
@@ -132,11 +130,6 @@ class Surrogate(Model):
             seed=seed,
         )
         self._original = (train_X, train_Y, train_Yvar)
-        self._set_tables(train_X, Y)
-        if input_transform is not None:
-            self.input_transform = input_transform
-        if outcome_transform is not None:
-            self.outcome_transform = outcome_transform
         self.eval()
 
     @classmethod
@@ -150,11 +143,13 @@ class Surrogate(Model):
     ) -> Self:
         """A surrogate around a posterior of function draws that `bn.fit` has made.
 
-        Of an exact posterior a `ProcessSurrogate`. Raises `UnsupportedError` for a posterior of
+        Of an exact posterior a `ProcessSurrogate`, of a PFN's a `PFNSurrogate`. Raises `UnsupportedError` for a posterior of
         another kind.
         """
         if isinstance(posterior, ProcessPosterior):
             return ProcessSurrogate.from_posterior(posterior)  # type: ignore[return-value]
+        if isinstance(posterior, PFNPosterior):
+            return PFNSurrogate.from_posterior(posterior, dtype=dtype, device=device)  # type: ignore[return-value]
         if not isinstance(posterior, FunctionDraws):
             raise UnsupportedError(
                 "A Surrogate needs a posterior of function draws (bn.fit with hmc, nuts, sghmc or ensemble), got "
@@ -190,7 +185,6 @@ class Surrogate(Model):
         self.likelihood = fitted.likelihood
         latents, noise = fitted.split()
         keep = evenly(len(latents), config["max_draws"])
-        self._outputs: tuple[int, ...] | None = None
         self._keep_draws(latents[keep], noise[keep])
 
     def _keep_draws(self, latents: np.ndarray, noise_latents: np.ndarray) -> None:
@@ -202,22 +196,9 @@ class Surrogate(Model):
         # Tells this model's draws from another's (see DrawsPosterior).
         self._salt = zlib.crc32(np.ascontiguousarray(latents).tobytes())
 
-    def _set_tables(self, train_X: Tensor, Y: Tensor) -> None:
-        self.train_inputs = (train_X,)
-        targets = Y.detach()
-        self.train_targets = targets.squeeze(-1) if targets.shape[-1] == 1 else targets.mT
-
-    def set_train_data(self, inputs: Any = None, targets: Any = None, strict: bool = False) -> None:
-        """Swap the stored training tensors (BoTorch does so in `eval` and `train`); no refit."""
-        if inputs is not None:
-            self.train_inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-        if targets is not None:
-            self.train_targets = targets
-
     @property
-    def num_outputs(self) -> int:
-        """m, the number of outcomes."""
-        return self.fitted.data.out_dim if self._outputs is None else len(self._outputs)
+    def _num_fitted(self) -> int:
+        return self.fitted.data.out_dim
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -269,16 +250,6 @@ class Surrogate(Model):
         )
         return DrawsPosterior(draws, self._noise_var(observation_noise, draws), outcome, self._salt)
 
-    def _select(self, output_indices: list[int] | None) -> tuple[int, ...] | None:
-        """Indices into all outcomes of the fit."""
-        if output_indices is None:
-            return self._outputs
-        m = self.num_outputs
-        if not all(-m <= i < m for i in output_indices):
-            raise InputError(f"output_indices {output_indices}: there are {m} outcomes.")
-        own = self._outputs or tuple(range(m))
-        return tuple(own[i] for i in output_indices)
-
     def _noise_var(self, observation_noise: bool | Tensor, draws: Tensor) -> Tensor | None:
         """Variances in the space of `draws` (s x batch x q x m), broadcastable to it."""
         if isinstance(observation_noise, Tensor):
@@ -287,12 +258,6 @@ class Surrogate(Model):
             return None
         return fitted_noise(self.fitted, self._noise_latents, draws)
 
-    def subset_output(self, idcs: list[int]) -> Surrogate:
-        """The same model with only the outcomes `idcs`; draws are shared, not fitted again."""
-        new = self._shallow_copy()
-        new._outputs = self._select(list(idcs))
-        return new
-
     def take_draws(self, index: list[int]) -> Surrogate:
         """The same model with only the draws `index` of its `num_draws`, not fitted again.
 
@@ -300,12 +265,6 @@ class Surrogate(Model):
         """
         new = self._shallow_copy()
         new._keep_draws(self._latents[list(index)], self._noise_latents[list(index)])
-        return new
-
-    def _shallow_copy(self) -> Surrogate:
-        new = copy.copy(self)
-        for store in ("_modules", "_buffers", "_parameters"):
-            new.__dict__[store] = dict(self.__dict__[store])
         return new
 
     def condition_on_observations(

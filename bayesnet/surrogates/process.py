@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any, Self
 
@@ -14,18 +13,17 @@ from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNorm
 from linear_operator import to_linear_operator
 from torch import Tensor
 
-from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._errors import UnsupportedError
 from bayesnet.data import Scaling
-from bayesnet.likelihoods import resolve_likelihood
 from bayesnet.posterior.process import ProcessPosterior
-from bayesnet.surrogates.checks import check_likelihood, check_points, check_training
+from bayesnet.surrogates.base import TableModel
+from bayesnet.surrogates.checks import check_points, check_training
 from bayesnet.surrogates.conditional import Conditional, Nodes
 from bayesnet.surrogates.mixture_posterior import ScaleMixturePosterior
 from bayesnet.surrogates.outcomes import OutcomeMap
-from bayesnet.surrogates.tables import choose_scaling, transformed
 
 
-class ProcessSurrogate(Model, FantasizeMixin):  # type: ignore[misc]
+class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
     """A Gaussian process, infinite network or scale mixture, fitted by `bn.Exact` when it is made.
 
     What `Surrogate(..., inference="exact" | "infinite_width" | "student_t" | bn.Exact(...))` makes: the
@@ -58,35 +56,24 @@ class ProcessSurrogate(Model, FantasizeMixin):  # type: ignore[misc]
         warn: bool = True,
         max_draws: int | None = None,
     ) -> None:
-        from bayesnet.fitting import fit
-
         super().__init__()
         check_training(train_X, train_Y, train_Yvar)
-        likelihood = check_likelihood(resolve_likelihood(likelihood))
-        X, Y, Yvar = transformed(train_X, train_Y, train_Yvar, input_transform, outcome_transform)
-        scaling = choose_scaling(
-            X, Y, scaling, likelihood, prior, target, input_transform, outcome_transform
-        )
-        fitted = fit(
-            prior,
-            X,
-            Y,
+        fitted = self._fit_table(
+            train_X,
+            train_Y,
+            train_Yvar,
+            prior=prior,
             target=target,
             likelihood=likelihood,
-            inference=inference,
-            y_var=Yvar,
-            seed=seed,
             scaling=scaling,
+            input_transform=input_transform,
+            outcome_transform=outcome_transform,
+            inference=inference,
+            seed=seed,
             device=device,
-            progress=False,
             warn=warn,
         )
         self._attach(fitted)
-        self._set_tables(train_X, Y)
-        if input_transform is not None:
-            self.input_transform = input_transform
-        if outcome_transform is not None:
-            self.outcome_transform = outcome_transform
         self.eval()
 
     @classmethod
@@ -119,27 +106,13 @@ class ProcessSurrogate(Model, FantasizeMixin):  # type: ignore[misc]
         self.likelihood = fitted.likelihood
         self._members = Conditional.members(fitted)
         self._batch = torch.Size()
-        self._outputs: tuple[int, ...] | None = None
         std = torch.as_tensor(fitted.noise_std)
         mean_var = 0.0 if fitted.y_var is None else torch.as_tensor(fitted._mean_row_variance())
         self._noise = std.square() + mean_var  # (members, m), scaled
 
-    def _set_tables(self, train_X: Tensor, Y: Tensor) -> None:
-        self.train_inputs = (train_X,)
-        targets = Y.detach()
-        self.train_targets = targets.squeeze(-1) if targets.shape[-1] == 1 else targets.mT
-
-    def set_train_data(self, inputs: Any = None, targets: Any = None, strict: bool = False) -> None:
-        """Swap the stored training tensors (BoTorch does so in `eval` and `train`); no refit."""
-        if inputs is not None:
-            self.train_inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-        if targets is not None:
-            self.train_targets = targets
-
     @property
-    def num_outputs(self) -> int:
-        """m, the number of outcomes."""
-        return self.fitted.y.shape[1] if self._outputs is None else len(self._outputs)
+    def _num_fitted(self) -> int:
+        return self.fitted.y.shape[1]
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -242,22 +215,6 @@ class ProcessSurrogate(Model, FantasizeMixin):  # type: ignore[misc]
             each[0] if len(each) == 1 else MultitaskMultivariateNormal.from_independent_mvns(each)
         )
 
-    def _select(self, output_indices: list[int] | None) -> tuple[int, ...] | None:
-        """Indices into all outcomes of the fit."""
-        if output_indices is None:
-            return self._outputs
-        m = self.num_outputs
-        if not all(-m <= i < m for i in output_indices):
-            raise InputError(f"output_indices {output_indices}: there are {m} outcomes.")
-        own = self._outputs or tuple(range(m))
-        return tuple(own[i] for i in output_indices)
-
-    def subset_output(self, idcs: list[int]) -> ProcessSurrogate:
-        """The same model with only the outcomes `idcs`."""
-        new = self._shallow_copy()
-        new._outputs = self._select(list(idcs))
-        return new
-
     def condition_on_observations(
         self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
     ) -> ProcessSurrogate:
@@ -272,17 +229,7 @@ class ProcessSurrogate(Model, FantasizeMixin):  # type: ignore[misc]
             InputError: tensors that do not fit.
             UnsupportedError: after `subset_output`; `noise` where it scales with the function.
         """
-        if self._outputs is not None:
-            raise UnsupportedError("Condition the whole model, before subset_output.")
-        if X.shape[-2] != Y.shape[-2] or Y.shape[-1] != self.num_outputs:
-            raise InputError(
-                f"X {tuple(X.shape)} and Y {tuple(Y.shape)} do not fit: one row of {self.num_outputs} "
-                "outcomes for each row of inputs."
-            )
-        inputs = self.transform_inputs(X)
-        targets = Y
-        if hasattr(self, "outcome_transform"):
-            targets, _ = self.outcome_transform(Y, None, X=inputs)
+        inputs, targets = self._new_rows(X, Y)
         scaling = self.fitted.scaling
         y_scale = torch.as_tensor(scaling.y_scale)
         y = (targets.double() - torch.as_tensor(scaling.y_loc)) / y_scale
@@ -304,17 +251,5 @@ class ProcessSurrogate(Model, FantasizeMixin):  # type: ignore[misc]
             for member, level in zip(self._members, shared, strict=True)
         ]
         new._batch = torch.broadcast_shapes(self._batch, X.shape[:-2], Y.shape[:-2])
-        old = self.train_inputs[0]
-        rows = X.detach().to(old).expand(*new._batch, *X.shape[-2:])
-        new.train_inputs = (torch.cat([old.expand(*new._batch, *old.shape[-2:]), rows], dim=-2),)
-        flat = self.train_targets.unsqueeze(-1) if self.num_outputs == 1 else self.train_targets.mT
-        added = targets.detach().to(flat).expand(*new._batch, *targets.shape[-2:])
-        joined = torch.cat([flat.expand(*new._batch, *flat.shape[-2:]), added], dim=-2)
-        new.train_targets = joined.squeeze(-1) if self.num_outputs == 1 else joined.mT
-        return new
-
-    def _shallow_copy(self) -> ProcessSurrogate:
-        new = copy.copy(self)
-        for store in ("_modules", "_buffers", "_parameters"):
-            new.__dict__[store] = dict(self.__dict__[store])
+        new._append(X, targets, new._batch)
         return new

@@ -1,0 +1,318 @@
+"""A PFN between torch tensors: bars at candidates, differentiable in candidates and in new rows.
+
+Two programs: `at` decodes candidates against the keys and values of the table, encoded once;
+`given` encodes a batch of tables, each with rows of its own appended, and decodes the
+candidates of each. Forward and backward are programs of their own, the backward one runs the
+forward one again: laws have hundreds of bars, too many for their derivatives to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesnet import devices
+from bayesnet._types import Array
+from bayesnet.pfn.posterior import PFNPosterior, decode, encode, pad_context
+from bayesnet.pfn.transformer import pad_columns
+from bayesnet.surrogates.bridge import _traced, block_sizes
+
+# Tables of one program that are encoded at once, and how many one call of it takes.
+TOGETHER = 8
+TABLES = (8, 64)
+# Numbers of candidates of each table, above the last one multiples of it: few, as every pair of
+# sizes is a program that takes seconds to compile.
+CANDIDATES = (4, 32, 256, 2048)
+
+
+def table_blocks(n: int) -> list[int]:
+    """Sizes from `TABLES` that hold `n` tables: whole 64s, and the rest in eights or one more."""
+    few, many = TABLES
+    whole, rest = divmod(max(n, 1), many)
+    more = [many] if rest > many // 2 else [few] * -(-rest // few)
+    return [many] * whole + more
+
+
+def _wide(n: int) -> int:
+    last = CANDIDATES[-1]
+    return next((size for size in CANDIDATES if n <= size), -(-n // last) * last)
+
+
+class PFNBridge:
+    """The table of a posterior, in the dtype in which its network runs.
+
+    Args:
+        posterior: the conditioned PFN; its rows are those to which others are appended.
+        dtype: torch.float32 or torch.float64.
+        device: where JAX runs it: "auto", "cpu", "gpu", "gpu:1", or a device.
+
+    Holds arrays and configuration only: compiled programs belong to JAX's own cache, so copies and
+    pickles share them.
+    """
+
+    def __init__(
+        self, posterior: PFNPosterior, *, dtype: torch.dtype = torch.float64, device: Any = "auto"
+    ) -> None:
+        self.pfn = posterior.pfn
+        self.x, self.y = posterior.data.x, posterior.data.y
+        self.dtype = dtype
+        self.device = device
+        self._ready: tuple[Any, ...] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what lies on the device: encoded tables."""
+        return {**self.__dict__, "_ready": None}
+
+    @property
+    def num_rows(self) -> int:
+        """n, the rows of the table."""
+        return len(self.x)
+
+    def at(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the bars of y and of f at scaled candidates x (n, d): (n, m, k) each."""
+        return _At.apply(x, self)
+
+    def given(
+        self, rows: Tensor, targets: Tensor, x: Tensor, *, constant: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The same for b tables, each with rows of its own: (b, q, m, k) each.
+
+        Args:
+            rows: (b, r, d) and targets (b, r, m), scaled: appended to the table.
+            x: (b, q, d) candidates of each.
+            constant: take rows and targets as constants: no derivatives in them.
+        """
+        if constant:
+            rows, targets = rows.detach(), targets.detach()
+        return _Given.apply(rows, targets, x, self)
+
+    # --- what the programs are called with -----------------------------------------------------
+
+    def _arrays(self) -> tuple[Any, ...]:
+        """Network, bars, encoded table, mask and columns used; made once a process."""
+        if self._ready is None:
+            cast = partial(_cast, dtype=self._jax_dtype)
+            network, bars = cast(self.pfn.network), cast(self.pfn.bars)
+            x, y, mask, used = pad_context(self.pfn, self.x, self.y)
+            x, y, used = cast((x, y, used))
+            self._ready = network, bars, encode(network, x, y, mask, used), mask, used
+        return self._ready
+
+    @property
+    def _jax_dtype(self) -> Any:
+        return np.float64 if self.dtype == torch.float64 else np.float32
+
+    def _scope(self) -> Any:
+        return jax.enable_x64(self.dtype == torch.float64)
+
+    def _numpy(self, a: Tensor) -> np.ndarray:
+        return a.detach().to("cpu", self.dtype).numpy()
+
+    def _columns(self, x: np.ndarray) -> np.ndarray:
+        return pad_columns(x, self.pfn.network.max_dim)[0]
+
+    def _each_block(
+        self, x: np.ndarray, sizes: list[int], run: Callable[[slice, Array], Any]
+    ) -> list[Any]:
+        """`run(rows, block of x padded to a size)` over all rows of x."""
+        out, start = [], 0
+        with devices.using(self.device), self._scope():
+            for size in sizes:
+                at = slice(start, min(start + size, len(x)))
+                out.append(run(at, jnp.asarray(_fill(x[at], size))))
+                start += size
+        return out
+
+    def _at(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        def run(at: slice, block: Array) -> Any:
+            network, bars, cache, mask, used = self._arrays()
+            found = _decode(network, bars, cache, mask, used, block)
+            return [np.swapaxes(np.asarray(a), 0, 1)[: at.stop - at.start] for a in found]
+
+        y, f = self._by_points(x, run)
+        return y, f
+
+    def _at_back(self, x: Tensor, by: tuple[Tensor, Tensor]) -> Tensor:
+        weights = [np.swapaxes(self._numpy(b), 0, 1) for b in by]
+
+        def run(at: slice, block: Array) -> Any:
+            network, bars, cache, mask, used = self._arrays()
+            w = [jnp.asarray(_fill(b[:, at], block.shape[0], axis=1, zero=True)) for b in weights]
+            found = _decode_back(network, bars, cache, mask, used, block, *w)
+            return [np.asarray(found)[: at.stop - at.start, : x.shape[1]]]
+
+        return self._by_points(x, run)[0]
+
+    def _by_points(self, x: Tensor, run: Callable[[slice, Array], Any]) -> tuple[Tensor, ...]:
+        sizes = block_sizes(max(len(x), 1))
+        return _joined(self._each_block(self._columns(self._numpy(x)), sizes, run), x)
+
+    def _tables(
+        self, rows: np.ndarray, targets: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
+        """The tables with their new rows: x (b, s, D), y (b, m, s), mask (s,), columns used."""
+        (b, r), n = rows.shape[:2], self.num_rows
+        x, y, _, used = (np.asarray(a) for a in pad_context(self.pfn, self.x, self.y, extra=r))
+        x = np.repeat(x[None].astype(rows.dtype), b, axis=0)
+        y = np.repeat(y[None].astype(rows.dtype), b, axis=0)
+        x[:, n : n + r] = self._columns(rows)
+        y[:, :, n : n + r] = np.swapaxes(targets, 1, 2)
+        return x, y, np.arange(x.shape[1]) < n + r, jnp.asarray(used, rows.dtype)
+
+    def _given(
+        self,
+        rows: Tensor,
+        targets: Tensor,
+        x: Tensor,
+        by: tuple[Tensor, Tensor] | None = None,
+        constant: bool = False,
+    ) -> Any:
+        """Logits, or with cotangents `by` of them the gradients to rows, targets and x."""
+        q, d, n, r = x.shape[1], x.shape[2], self.num_rows, rows.shape[1]
+        wide = _wide(q)
+        with self._scope():
+            tables, values, mask, used = self._tables(self._numpy(rows), self._numpy(targets))
+        queries = _fill(self._columns(self._numpy(x)), wide, axis=1)
+        weights = None
+        if by is not None:
+            weights = [_fill(self._numpy(b), wide, axis=1, zero=True) for b in by]
+
+        def run(at: slice, block: Array) -> Any:
+            network, bars = self._arrays()[:2]
+            size, count = block.shape[0], at.stop - at.start
+            context = jnp.asarray(_fill(tables[at], size)), jnp.asarray(_fill(values[at], size))
+            if weights is None:
+                found = _decode_many(network, bars, *context, mask, used, block)
+                return [np.asarray(a)[:count, :q] for a in found]
+            w = [jnp.asarray(_fill(b[at], size, zero=True)) for b in weights]
+            arguments = (network, bars, *context, mask, used, block, *w)
+            to_x, *others = (
+                np.asarray(a)[:count] for a in _decode_many_back(*arguments, constant=constant)
+            )
+            to_rows, to_targets = others or (np.zeros_like(tables[at]), np.zeros_like(values[at]))
+            new = np.swapaxes(to_targets[:, :, n : n + r], 1, 2)
+            return [to_rows[:, n : n + r, :d], new, to_x[:, :q, :d]]
+
+        return _joined(self._each_block(queries, table_blocks(len(queries)), run), x)
+
+
+class _At(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bridge: PFNBridge) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x)
+        ctx.bridge = bridge
+        y, f = bridge._at(x)
+        return y, f
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *by: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return ctx.bridge._at_back(x, by), None
+
+
+class _Given(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, targets: Tensor, x: Tensor, bridge: PFNBridge
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(rows, targets, x)
+        ctx.bridge = bridge
+        y, f = bridge._given(rows, targets, x)
+        return y, f
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *by: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        constant = not any(ctx.needs_input_grad[:2])
+        return (*ctx.bridge._given(*ctx.saved_tensors, by, constant), None)
+
+
+@jax.jit
+def _decode(network: Any, bars: Any, cache: Any, mask: Any, used: Any, x: Array) -> Any:
+    _traced("decode", x)
+    return decode(network, bars, cache, mask, x, used)
+
+
+@jax.jit
+def _decode_back(
+    network: Any, bars: Any, cache: Any, mask: Any, used: Any, x: Array, by_y: Array, by_f: Array
+) -> Array:
+    _traced("decode_back", x)
+    _, pull = jax.vjp(lambda a: decode(network, bars, cache, mask, a, used), x)
+    return pull((by_y, by_f))[0]
+
+
+def _table_laws(network: Any, bars: Any, mask: Any, used: Any, x: Any, y: Any, new: Any) -> Any:
+    """Logits (q, m, k) of y and f at `new` (q, D), given a table."""
+    found = decode(network, bars, encode(network, x, y, mask, used), mask, new, used)
+    return tuple(jnp.swapaxes(a, 0, 1) for a in found)
+
+
+@jax.jit
+def _decode_many(
+    network: Any, bars: Any, x: Array, y: Array, mask: Any, used: Any, new: Array
+) -> Any:
+    _traced("decode_many", new)
+    laws = partial(_table_laws, network, bars, mask, used)
+    return jax.lax.map(lambda a: laws(*a), (x, y, new), batch_size=TOGETHER)
+
+
+@partial(jax.jit, static_argnames="constant")
+def _decode_many_back(
+    network: Any,
+    bars: Any,
+    x: Array,
+    y: Array,
+    mask: Any,
+    used: Any,
+    new: Array,
+    by_y: Array,
+    by_f: Array,
+    *,
+    constant: bool,
+) -> Any:
+    """Gradients to the candidates and, unless the table is constant, to it."""
+    _traced("decode_many_back", new)
+    laws = partial(_table_laws, network, bars, mask, used)
+
+    def one(item: Any) -> Any:
+        x, y, new, *by = item
+        if constant:
+            return jax.vjp(lambda c: laws(x, y, c), new)[1](tuple(by))
+        return jax.vjp(lambda c, a, b: laws(a, b, c), new, x, y)[1](tuple(by))
+
+    return jax.lax.map(one, (x, y, new, by_y, by_f), batch_size=TOGETHER)
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(
+        lambda a: jnp.asarray(np.asarray(a), dtype) if eqx.is_inexact_array(a) else a, tree
+    )
+
+
+def _fill(a: np.ndarray, size: int, *, axis: int = 0, zero: bool = False) -> np.ndarray:
+    """`a` with copies of its last place (or zeros) up to `size` along an axis."""
+    n = a.shape[axis]
+    if n == size:
+        return a
+    if n == 0:
+        shape = (*a.shape[:axis], size, *a.shape[axis + 1 :])
+        return np.zeros(shape, a.dtype)
+    padding = [(0, 0)] * a.ndim
+    padding[axis] = (0, size - n)
+    return np.pad(a, padding, mode="constant" if zero else "edge")
+
+
+def _joined(blocks: list[list[np.ndarray]], like: Tensor) -> tuple[Tensor, ...]:
+    """Blocks put end to end, as tensors on the device of `like`, in its dtype."""
+    parts = (np.concatenate(p) for p in zip(*blocks, strict=True))
+    return tuple(torch.as_tensor(np.array(p)).to(like) for p in parts)
