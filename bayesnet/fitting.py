@@ -16,7 +16,7 @@ from bayesnet._types import ArrayLike, Key, as_key
 from bayesnet.data import Data, Scaling, check_table, check_weight, make_data
 from bayesnet.defaults import default_target, resolve_prior
 from bayesnet.diagnostics.convergence import warn_if_untrusted
-from bayesnet.inference import Exact, Inference, resolve_inference
+from bayesnet.inference import Inference, resolve_inference
 from bayesnet.likelihoods import resolve_likelihood
 from bayesnet.likelihoods.base import refuse_y_var
 from bayesnet.pfn.preset import fit_pfn, is_pfn
@@ -56,7 +56,8 @@ def fit(
             "heteroscedastic", "student_t", "laplace", "bernoulli", "categorical", "poisson");
             `bn.GaussianLikelihood()` (noise learned) if None.
         inference: "hmc", "nuts", "sghmc", "ensemble", "exact" (closed form, for kernel priors),
-            "infinite_width", "student_t" (exact, with priors of their own), or a method such as `bn.HMC(chains=4)`.
+            "infinite_width", "student_t" (exact, with priors of their own), "process_laplace",
+            "sparse_variational" (kernel priors, for classes), or a method such as `bn.HMC(chains=4)`.
         y_var: known noise variance of each target (units of y, squared), n or n x m.
         sample_weight: a number a row, 0 or more, that multiplies its log likelihood: a row of
             weight 2 counts as two such rows, one of weight 0 not at all.
@@ -87,7 +88,7 @@ def fit(
         raise InputError(f"init must be an earlier posterior, got {type(init).__name__}.")
     key = as_key(seed)
     with devices.using(device):
-        exact = isinstance(method, Exact)
+        exact = hasattr(method, "choose_prior")  # kernel priors, in float64
         with jax.enable_x64(True) if exact else nullcontext():
             likelihood, data = scaled_table(
                 prior,

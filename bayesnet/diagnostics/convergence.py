@@ -21,6 +21,7 @@ from bayesnet._errors import ConvergenceWarning
 from bayesnet._types import Array
 from bayesnet.inference import DeepEnsemble
 from bayesnet.inference.model import LatentModel
+from bayesnet.posterior.latent_process import LatentProcess
 from bayesnet.posterior.process import ProcessPosterior
 from bayesnet.priors.network import draws_at_once
 
@@ -105,7 +106,7 @@ def convergence_report(posterior: Any) -> Any:
     For an ensemble, whose members are not draws: an `EnsembleReport`; an exact posterior has a
     report of its own.
     """
-    if isinstance(posterior, ProcessPosterior):
+    if isinstance(posterior, (ProcessPosterior, LatentProcess)):
         return posterior.diagnostics()
     if isinstance(posterior.method, DeepEnsemble):
         from bayesnet.diagnostics.ensemble import ensemble_report

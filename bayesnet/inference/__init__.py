@@ -13,6 +13,7 @@ from bayesnet.inference.exact import Exact
 from bayesnet.inference.hmc import HMC
 from bayesnet.inference.ntk_ensemble import NTKEnsemble
 from bayesnet.inference.nuts import NUTS
+from bayesnet.inference.process_laplace import ProcessLaplace
 from bayesnet.inference.sghmc import SGHMC
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Exact",
     "Inference",
     "NTKEnsemble",
+    "ProcessLaplace",
     "resolve_inference",
 ]
 
@@ -33,6 +35,7 @@ PRESETS: dict[str, Callable[[], Any]] = {
     "hmc": HMC,
     "infinite_width": partial(Exact, preset="infinite_width"),
     "nuts": NUTS,
+    "process_laplace": ProcessLaplace,
     "sghmc": SGHMC,
     "student_t": partial(Exact, preset="student_t"),
 }

@@ -217,8 +217,9 @@ class Exact:
             )
         if not isinstance(likelihood, GaussianLikelihood):
             raise UnsupportedError(
-                f"Exact inference is for Gaussian noise, got {type(likelihood).__name__}: match a network "
-                "to the process (bn.match_prior) and condition it with bn.HMC()."
+                f"Exact inference is for Gaussian noise, got {type(likelihood).__name__}: for classes use "
+                "bn.ProcessLaplace() or bn.SparseVariational(); else match a network to the process "
+                "(bn.match_prior) and condition it with bn.HMC()."
             )
         if not isinstance(prior, ScaleMixture):
             return
