@@ -16,7 +16,7 @@ from bayesnet.pfn.certificate import certify
 from bayesnet.pfn.checkpoint import CHECKPOINT, restore, signature
 from bayesnet.pfn.configurations import read_configuration
 from bayesnet.pfn.inputs import MixedInputs
-from bayesnet.pfn.pfn import WEIGHTS, make_card
+from bayesnet.pfn.setup import WEIGHTS, make_card
 from bayesnet.pfn.tasks import Tasks
 from bayesnet.pfn.train import new_state
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,7 +31,9 @@ def pfn() -> None:
 @pfn_app.command("train")
 @plain_errors
 def train_command(
-    config: Annotated[str, typer.Argument(help="TOML file, or the name of a shipped one: gp")],
+    config: Annotated[
+        str, typer.Argument(help="TOML file, or the name of a shipped one: gp, gp_process")
+    ],
     out: Annotated[Path, typer.Option(help="File of weights to write")] = Path("pfn.safetensors"),
     folder: Annotated[
         Path | None, typer.Option(help="Checkpoints and log; <out>.run if not given")
@@ -56,6 +58,7 @@ def train_command(
         raise InputError(f"Cannot write {out}: there is no folder {out.resolve().parent}.")
 
     from bayesnet.devices import using
+    from bayesnet.pfn.amortised import train_process
     from bayesnet.pfn.configurations import read_configuration
     from bayesnet.pfn.pfn import train_tasks
 
@@ -73,7 +76,8 @@ def train_command(
             say(f"{done} of {total} steps")
 
     with using(device):
-        pfn = train_tasks(
+        trained = train_process if configuration.decoder == "process" else train_tasks
+        pfn: Any = trained(
             configuration.tasks, training, configuration.name, folder=run, progress=report
         )
         pfn.save(out)

@@ -1,5 +1,6 @@
 """Training runs stated in TOML: what `bayesnet pfn train` reads.
 
+`decoder = "bars"` (the default) trains a `PFN`, "process" an `AmortisedProcess`.
 [training] holds the fields of `Training`; [likelihood] `noise_std`; every [[prior]] is one part of
 the mixture: `kind = "gp"` with `kernel`, `lengthscale`, `outputscale`, or `kind = "network"` with
 `hidden`, `activation`; `weight` says how often it is chosen. A law is a number, or
@@ -24,6 +25,7 @@ from bayesnet.pfn.tasks import Mixture, Tasks
 from bayesnet.priors import GaussianProcess, LogNormal, NetworkPrior
 
 FOLDER = Path(__file__).parent / "configs"
+DECODERS = ("bars", "process")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Configuration:
     name: str
     tasks: Tasks
     training: Training
+    decoder: str = "bars"
 
 
 def read_configuration(source: str | Path) -> Configuration:
@@ -88,10 +91,13 @@ def read_configuration(source: str | Path) -> Configuration:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
-    known_parts = {"training", "likelihood", "inputs", "prior"}
+    known_parts = {"decoder", "training", "likelihood", "inputs", "prior"}
     for name in content:
         if name not in known_parts:
             raise unknown_name(f"section of {path.name}", name, known_parts)
+    decoder = content.get("decoder", "bars")
+    if decoder not in DECODERS:
+        raise unknown_name("decoder", decoder, DECODERS)
     training = _make(Training, content.get("training", {}), "[training]")
     likelihood = _make(GaussianLikelihood, content.get("likelihood", {}), "[likelihood]")
     inputs = _make(MixedInputs, content.get("inputs", {}), "[inputs]")
@@ -108,7 +114,7 @@ def read_configuration(source: str | Path) -> Configuration:
         parts.append(_make(KINDS[kind], entry, "[[prior]]"))
     prior = Mixture(tuple(parts), tuple(weights))
     tasks = Tasks(prior, likelihood, inputs, training.dims, training.buckets[-1], training.queries)
-    return Configuration(path.stem, tasks, training)
+    return Configuration(path.stem, tasks, training, decoder)
 
 
 def _make(cls: Any, entries: Any, where: str) -> Any:

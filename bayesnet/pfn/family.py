@@ -89,22 +89,28 @@ class ProcessFamily:
         single, columns = self._counts()
         return np.concatenate([np.full(1 + single, -1), np.tile(np.arange(self.max_dim), columns)])
 
+    def slots(self, part: int, d: int) -> np.ndarray:
+        """The slots that tables of `d` columns use (size,)."""
+        used = np.zeros(self.size, bool)
+        used[0] = is_law(self.noise)
+        for where in self._slots(part, d)[0]:
+            used[where] = True
+        return used
+
     def latents(
         self, part: int, d: int, hyper: PyTree, noise: np.ndarray
-    ) -> tuple[Float[np.ndarray, "b k"], np.ndarray]:
-        """The latents of drawn hyper-parameters, and the slots in use (size,)."""
-        z, used = np.zeros((len(noise), self.size)), np.zeros(self.size, bool)
+    ) -> Float[np.ndarray, "b k"]:
+        """The latents of drawn hyper-parameters, 0 in slots that are not in use."""
+        z = np.zeros((len(noise), self.size))
         if is_law(self.noise):
             z[:, 0] = (np.log(np.asarray(noise, np.float64)) - self.noise.loc) / self.noise.scale
-            used[0] = True
         for slots, law, values in zip(
             *self._slots(part, d), _values(self.parts[d - 1][part], hyper), strict=True
         ):
             value = np.asarray(values, np.float64).reshape(len(noise), -1)
             free = np.log(value) if isinstance(law, LogNormal) else value
             z[:, slots] = (free - np.asarray(law.loc)) / np.asarray(law.scale)
-            used[slots] = True
-        return z, used
+        return z
 
     def hyper(
         self, part: int, d: int, z: Float[np.ndarray, "s k"], relevant: np.ndarray

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesnet._errors import FileFormatError, InputError, unknown_name
+from bayesnet._errors import FileFormatError, InputError
 from bayesnet._types import ArrayLike
-from bayesnet.data import Scaling, check_table, make_data
-from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.data import Scaling
 from bayesnet.pfn.bars import BarDistribution, Bars
-from bayesnet.pfn.inputs import as_input_law
 from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.settings import Training
+from bayesnet.pfn.setup import load_pretrained, make_card, tasks_of
+from bayesnet.pfn.table import Limits, prepare
 from bayesnet.pfn.tasks import Tasks
 from bayesnet.pfn.train import run
 from bayesnet.pfn.transformer import Transformer
 from bayesnet.posterior.saving import load, save
-
-WEIGHTS = Path(__file__).parent / "weights"
-# What to do with tables of more rows than the PFN was trained for.
-LONGER = ("error", "subsample")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +71,13 @@ class PFN:
         noise. Raises `InputError` for an unknown name and `FileFormatError` for weights that were
         altered or are of another version.
         """
-        known = sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))
-        if name not in known:
-            raise unknown_name("set of weights", name, known)
-        return PFN.load(WEIGHTS / f"{name}.safetensors")
+        found = load_pretrained(name)
+        if not isinstance(found, PFN):
+            raise InputError(
+                f"The weights {name!r} are an AmortisedProcess: use "
+                f"bn.AmortisedProcess.from_pretrained({name!r})."
+            )
+        return _cast(found, jnp.float32)
 
     @staticmethod
     def load(path: str | Path) -> PFN:
@@ -124,22 +123,7 @@ class PFN:
 
         Raises `InputError` or `UnsupportedError` for what cannot be trained on.
         """
-        if dims is None:
-            dims = (int(getattr(prior, "in_dim", 1)),)
-        known = [f.name for f in fields(Training)]
-        for knob in knobs:
-            if knob not in known:
-                raise unknown_name("knob of training", knob, known)
-        knobs.setdefault("max_dim", max(dims))
-        training = Training(dims=tuple(dims), **knobs)
-        tasks = Tasks(
-            prior,
-            GaussianLikelihood() if likelihood is None else likelihood,
-            as_input_law(inputs),
-            training.dims,
-            training.buckets[-1],
-            training.queries,
-        )
+        tasks, training = tasks_of(prior, likelihood, inputs, dims, knobs)
         return train_tasks(tasks, training, name, folder=folder, progress=progress)
 
     def fit(
@@ -163,26 +147,8 @@ class PFN:
 
         Raises `InputError` for data that cannot be used, or more columns or rows than accepted.
         """
-        if longer not in LONGER:
-            raise unknown_name("value of longer", longer, LONGER)
-        x_matrix, y_matrix, _ = check_table(X, y)
-        n, d = x_matrix.shape
-        if d > self.max_dim:
-            raise InputError(
-                f"X has {d} columns, this PFN accepts at most {self.max_dim}: choose columns, or use "
-                'another method such as inference="hmc".'
-            )
-        if n > self.max_rows:
-            if longer == "error":
-                raise InputError(
-                    f"The table has {n} rows, this PFN was trained for at most {self.max_rows}: pass "
-                    'longer="subsample" for a random choice of them, or use another method.'
-                )
-            chosen = np.sort(np.random.default_rng(seed).permutation(n)[: self.max_rows])
-            x_matrix, y_matrix = x_matrix[chosen], y_matrix[chosen]
-        if scaling is None:
-            scaling = Scaling.from_data(x_matrix, y_matrix)
-        data = make_data(x_matrix, y_matrix, None, scaling, pad=False)
+        limits = Limits(self.max_dim, self.max_rows, tuple(self.card["dims"]))
+        data = prepare(X, y, limits, scaling=scaling, longer=longer, seed=seed, warn=warn)
         posterior = PFNPosterior(self, data)
         if warn:
             self._warn(posterior)
@@ -201,13 +167,6 @@ class PFN:
         return predict_many(self, X, y, X_new)
 
     def _warn(self, posterior: PFNPosterior) -> None:
-        data = posterior.data
-        if data.in_dim not in self.card["dims"]:
-            warnings.warn(
-                f"This PFN was trained for {list(self.card['dims'])} columns, the table has "
-                f"{data.in_dim}: nothing is claimed about its accuracy there.",
-                stacklevel=3,
-            )
         limit = self.card.get("surprise_limit")
         if limit is not None and posterior.surprise > limit:
             warnings.warn(
@@ -229,25 +188,6 @@ def train_tasks(
     """Train on `tasks`; see `PFN.train`."""
     state = run(tasks, training, folder=folder, progress=progress)
     return PFN(state.network, state.bars, make_card(tasks, training, name))
-
-
-def make_card(tasks: Tasks, training: Training, name: str) -> dict[str, Any]:
-    """What is known of a PFN before it is tested."""
-    if not isinstance(name, str) or not name:
-        raise InputError(f"name must be text, got {name!r}.")
-    return {
-        "name": name,
-        "prior": repr(tasks.prior),
-        "likelihood": repr(tasks.likelihood),
-        "inputs": repr(tasks.inputs),
-        "dims": training.dims,
-        "buckets": training.buckets,
-        "steps": training.steps,
-        "datasets": training.steps * training.batch,
-        "seed": training.seed,
-        "device": jax.devices()[0].device_kind,
-        "jax": jax.__version__,
-    }
 
 
 def _cast(pfn: PFN, dtype: Any) -> PFN:

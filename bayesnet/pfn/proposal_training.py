@@ -90,11 +90,11 @@ class ProposalObjective:
 
     def _draw(self, key: Any, counts: np.ndarray, d: int, part: int, rows: int) -> Examples:
         batch = self.tasks.draw(key, len(counts), counts, d, part).rows(rows)
-        z, slots = self.family.latents(part, d, batch.hyper, np.asarray(batch.noise))
+        z = self.family.latents(part, d, batch.hyper, np.asarray(batch.noise))
         relevant, _ = pad_columns(np.asarray(batch.relevant), self.training.max_dim)
         column = self.family.column_of_slot()
         # The lengthscale of a column without effect leaves no trace.
-        counted = slots & ((column < 0) | relevant[:, column])
+        counted = self.family.slots(part, d) & ((column < 0) | relevant[:, column])
         x, used = pad_columns(np.asarray(batch.x), self.training.max_dim)
         return Examples(
             jnp.asarray(x),

@@ -63,9 +63,20 @@ class ProcessPosterior:
 
     @cached_property
     def _solved(self) -> tuple[tuple[KernelModel, Solution], ...]:
-        return tuple(
-            self._solve(prior, std) for prior, std in zip(self.priors, self.noise_std, strict=True)
-        )
+        made = [self._solve(self.priors[i], self.noise_std[i]) for i in self._distinct[0]]
+        return tuple(made[i] for i in self._distinct[1])
+
+    @cached_property
+    def _distinct(self) -> tuple[list[int], list[int]]:
+        """Members that differ, and for every member which of them it is: a choice of weighted
+        hyper-parameters has the same member several times."""
+        seen: dict[tuple[int, bytes], int] = {}
+        keys = [
+            (id(p), np.asarray(std).tobytes())
+            for p, std in zip(self.priors, self.noise_std, strict=True)
+        ]
+        which = [seen.setdefault(key, len(seen)) for key in keys]
+        return [which.index(i) for i in range(len(seen))], which
 
     def _solve(self, prior: Any, std: np.ndarray) -> tuple[KernelModel, Solution]:
         model = KernelModel(base_of(prior))
@@ -132,9 +143,10 @@ class ProcessPosterior:
         new = self.scaling.x_in(matrix)
         scale = self.scaling.y_scale
         parts, members, weights = [], [], []
-        for number, ((model, solution), std) in enumerate(
-            zip(self._solved, self.noise_std, strict=True)
-        ):
+        first_of, which = self._distinct
+        for number in first_of:
+            (model, solution), std = self._solved[number], self.noise_std[number]
+            share = np.log(which.count(which[number]) / len(which))
             mean, variance = self._moments(model, solution, new)
             mean = mean + model.mean(_NONE, new)
             noise = np.broadcast_to(self._new_noise(std, y_var, len(new)), mean.shape[1:])[None]
@@ -143,7 +155,7 @@ class ProcessPosterior:
             arrays = (self.scaling.y_out(mean), np.sqrt(variance) * scale, np.sqrt(noise) * scale)
             parts.append([np.broadcast_to(a, mean.shape) for a in arrays])
             members.append(np.full(len(mean), number))
-            weights.append(_spread(solution.log_weight, mean.shape[2]) - np.log(len(self.priors)))
+            weights.append(_spread(solution.log_weight, mean.shape[2]) + share)
         location, function, noise_sd = (np.concatenate(p) for p in zip(*parts, strict=True))
         first, m = self.solutions[0], location.shape[2]
         df = None if first.df is None else _spread(first.df[None], m)[0]
@@ -174,11 +186,12 @@ class ProcessPosterior:
     def _covariances(self, new: np.ndarray) -> Callable[[int, int], np.ndarray]:
         """`(node, output) -> (k, k)`, in user units; matrices are made when they are asked for."""
         kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        counts = [len(s.u) for s in self.solutions]
-        starts = np.cumsum([0, *counts])
+        first_of, _ = self._distinct
+        starts = np.cumsum([0, *(len(self.solutions[i].u) for i in first_of)])
 
         def covariance(node: int, output: int) -> np.ndarray:
-            number = int(np.searchsorted(starts, node, side="right") - 1)
+            at = int(np.searchsorted(starts, node, side="right") - 1)
+            number = first_of[at]
             model, solution = self._solved[number]
             if number not in kept:
                 kept.clear()
@@ -186,7 +199,7 @@ class ProcessPosterior:
                     model.matrix(_NONE, new, self.x),
                     model.matrix(_NONE, new, new),
                 )
-            matrix = solution.covariance(*kept[number], node - starts[number], output)
+            matrix = solution.covariance(*kept[number], node - starts[at], output)
             return matrix * self.scaling.y_scale[output] ** 2
 
         return covariance

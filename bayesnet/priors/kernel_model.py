@@ -55,7 +55,10 @@ class KernelModel:
         self.covariance: Any = None
         tree: Any = ()
         if self.process is not None:
-            self.covariance, tree = _bare(self.process.covariance), self.process.covariance.hyper
+            self.covariance, tree = (
+                bare_covariance(self.process.covariance),
+                self.process.covariance.hyper,
+            )
         elif hasattr(prior, "bare") and hasattr(prior, "matrix"):
             self.covariance, tree = prior.bare(), prior.hyper
         self.free: Any = (
@@ -137,7 +140,7 @@ class KernelModel:
         if self.process is None:
             return self.prior.with_variances(**hyper)
         mean = _fixed_mean(self._mean, mean_hyper)
-        covariance = _fixed_covariance(self.process.covariance, hyper)
+        covariance = fixed_covariance(self.process.covariance, hyper)
         old = self.process
         return GaussianProcess.from_fields(covariance, mean, self.out_dim, old.units, old.empirical)
 
@@ -165,19 +168,22 @@ def _matrix_gradient(covariance: Any, hyper: PyTree, x: Array, by: Array) -> PyT
     return jax.grad(lambda h: jnp.sum(by * covariance.matrix(h, x, x)))(hyper)
 
 
-def _bare(covariance: Any) -> Any:
+def bare_covariance(covariance: Any) -> Any:
     """The structure of a covariance, whose numbers come as arguments: programs are kept by it."""
     if isinstance(covariance, Combined):
-        return Combined(_bare(covariance.left), _bare(covariance.right), covariance.op)
+        return Combined(
+            bare_covariance(covariance.left), bare_covariance(covariance.right), covariance.op
+        )
     if isinstance(covariance, Named):
         return Named(covariance.name, columns=covariance.columns)
     return covariance
 
 
-def _fixed_covariance(covariance: Any, hyper: Any) -> Any:
+def fixed_covariance(covariance: Any, hyper: Any) -> Any:
+    """A covariance with the numbers of `hyper` in place of its laws."""
     if isinstance(covariance, Combined):
-        left = _fixed_covariance(covariance.left, hyper[0])
-        return Combined(left, _fixed_covariance(covariance.right, hyper[1]), covariance.op)
+        left = fixed_covariance(covariance.left, hyper[0])
+        return Combined(left, fixed_covariance(covariance.right, hyper[1]), covariance.op)
     if isinstance(covariance, Named):
         return replace(covariance, **{name: hyper[name] for name in HYPER})
     return covariance

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import bayesnet as bn
-from bayesnet.pfn.pfn import WEIGHTS
+from bayesnet.pfn.setup import WEIGHTS
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,66 @@
+"""A user's table, checked against what weights were trained for."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayesnet._errors import InputError, unknown_name
+from bayesnet._types import ArrayLike
+from bayesnet.data import Data, Scaling, check_table, make_data
+
+# What to do with tables of more rows than the weights were trained for.
+LONGER = ("error", "subsample")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Columns and rows that are accepted, and the numbers of columns seen in training."""
+
+    max_dim: int
+    max_rows: int
+    dims: tuple[int, ...]
+
+
+def prepare(
+    X: ArrayLike,
+    y: ArrayLike,
+    limits: Limits,
+    *,
+    scaling: Scaling | None,
+    longer: str,
+    seed: int,
+    warn: bool,
+) -> Data:
+    """The table in scaled coordinates, without padding; arguments as of `PFN.fit`.
+
+    Raises `InputError` for data that cannot be used, or more columns or rows than accepted.
+    """
+    if longer not in LONGER:
+        raise unknown_name("value of longer", longer, LONGER)
+    x_matrix, y_matrix, _ = check_table(X, y)
+    n, d = x_matrix.shape
+    if d > limits.max_dim:
+        raise InputError(
+            f"X has {d} columns, this PFN accepts at most {limits.max_dim}: choose columns, or use "
+            'another method such as inference="hmc".'
+        )
+    if n > limits.max_rows:
+        if longer == "error":
+            raise InputError(
+                f"The table has {n} rows, this PFN was trained for at most {limits.max_rows}: pass "
+                'longer="subsample" for a random choice of them, or use another method.'
+            )
+        chosen = np.sort(np.random.default_rng(seed).permutation(n)[: limits.max_rows])
+        x_matrix, y_matrix = x_matrix[chosen], y_matrix[chosen]
+    if scaling is None:
+        scaling = Scaling.from_data(x_matrix, y_matrix)
+    if warn and d not in limits.dims:
+        warnings.warn(
+            f"This PFN was trained for {list(limits.dims)} columns, the table has {d}: nothing is "
+            "claimed about its accuracy there.",
+            stacklevel=3,
+        )
+    return make_data(x_matrix, y_matrix, None, scaling, pad=False)
