@@ -13,8 +13,8 @@ from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.checkpoint import CHECKPOINT
 from bayesnet.pfn.configurations import read_configuration
 from bayesnet.pfn.inputs import as_input_law
-from bayesnet.pfn.setup import make_card
 from bayesnet.pfn.settings import Training
+from bayesnet.pfn.setup import make_card
 from bayesnet.pfn.tasks import Tasks
 from bayesnet.pfn.train import run
 
