@@ -12,14 +12,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import log_expit, logsumexp, ndtri
-from scipy.stats import qmc
+from scipy.special import logsumexp
 
 from bayesnet._errors import FileFormatError, InputError, UnsupportedError
 from bayesnet._types import Array, ArrayLike, Float, PyTree
 from bayesnet.data import Scaling
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.pfn.family import ProcessFamily
+from bayesnet.pfn.importance import WIDER, HyperProposal, Weighted, systematic, weigh
 from bayesnet.pfn.loop import run_loop
 from bayesnet.pfn.posterior import pad_context
 from bayesnet.pfn.proposal import ProposalNetwork, ProposedLaw
@@ -33,8 +33,6 @@ from bayesnet.posterior.saving import load, save
 from bayesnet.priors import GaussianProcess
 from bayesnet.priors.kernel_model import bare_covariance, fixed_covariance
 
-# Draws come from the proposal with its sds times this: weights stay bounded where it is too narrow.
-WIDER = 1.2
 # Added to the variance of the noise, relative to that of the function, as in the training tasks.
 _JITTER = 1e-7
 
@@ -139,7 +137,7 @@ class AmortisedProcess:
         y: ArrayLike,
         *,
         scaling: Scaling | None = None,
-        draws: int = 32,
+        draws: int = 64,
         members: int = 16,
         longer: str = "error",
         seed: int = 0,
@@ -150,7 +148,7 @@ class AmortisedProcess:
         Args:
             X: inputs, n x d, in the user's units. y: targets (n,).
             scaling: the coordinate map; from the data (mean 0, sd 1) if None.
-            draws: hyper-parameters that are proposed for each kind of process.
+            draws: hyper-parameters that are weighed for each kind of process.
             members: of the mixture that is returned: a choice of these by their weights.
             longer, warn: as of `bn.PFN.fit`.
             seed: of the choice of rows if "subsample".
@@ -161,8 +159,8 @@ class AmortisedProcess:
         Raises `InputError` for data that cannot be used, or more columns or rows than accepted;
         `UnsupportedError` for several outputs.
         """
-        if draws < 2 or members < 1:
-            raise InputError(f"draws must be at least 2 and members 1, got {draws} and {members}.")
+        if draws < 4 or members < 1:
+            raise InputError(f"draws must be at least 4 and members 1, got {draws} and {members}.")
         start = time.perf_counter()
         data = prepare(X, y, self._limits, scaling=scaling, longer=longer, seed=seed, warn=warn)
         if data.out_dim != 1:
@@ -174,18 +172,25 @@ class AmortisedProcess:
         law = jax.tree.map(
             lambda a: np.asarray(a, np.float64), _propose(self.network, x, targets[0], mask, used)
         )
+        d = data.in_dim
         found = [
-            self._weighted(part, law, data.x, data.y[:, 0], draws)
+            weigh(
+                self.family,
+                part,
+                d,
+                self._proposal(part, d, law),
+                partial(self._evidence, part, data.x, data.y[:, 0]),
+                draws,
+            )
             for part in range(self.family.num_parts)
         ]
-        weights = np.concatenate([w for w, _, _ in found])
+        weights = np.concatenate(
+            [w.log_weight + np.log(s) for w, s in zip(found, self.family.weights, strict=True)]
+        )
         weights = np.exp(weights - logsumexp(weights))
         size = float(1.0 / np.sum(weights**2))
-        chosen = _systematic(weights, members)
-        made: dict[int, tuple[GaussianProcess, float]] = {}
-        for i in sorted(set(chosen.tolist())):
-            part, at = divmod(i, draws)
-            made[i] = self._member(part, data.in_dim, found[part], at)
+        chosen = systematic(weights, members).tolist()
+        made = {i: self._member(i // draws, d, found[i // draws], i % draws) for i in set(chosen)}
         problems = []
         if size < 3.0:
             problems.append(
@@ -193,8 +198,8 @@ class AmortisedProcess:
                 'bn.Exact(hyper="hmc")'
             )
         posterior = ProcessPosterior(
-            tuple(made[i][0] for i in chosen.tolist()),
-            np.array([[made[i][1]] for i in chosen.tolist()]),
+            tuple(made[i][0] for i in chosen),
+            np.array([[made[i][1]] for i in chosen]),
             GaussianLikelihood(),
             data.scaling,
             np.asarray(data.x, np.float64),
@@ -208,63 +213,39 @@ class AmortisedProcess:
     def _limits(self) -> Limits:
         return Limits(self.max_dim, self.max_rows, tuple(self.card["dims"]))
 
-    def _member(
-        self, part: int, d: int, drawn: tuple[np.ndarray, PyTree, np.ndarray], at: int
-    ) -> tuple[GaussianProcess, float]:
+    def _member(self, part: int, d: int, drawn: Weighted, at: int) -> tuple[GaussianProcess, float]:
         """The process with the hyper-parameters of one draw, and its noise."""
-        _, hyper, noise = drawn
         prior = self.family.parts[d - 1][part]
-        own = jax.tree.map(lambda a: a[at], hyper)
-        covariance = fixed_covariance(prior.covariance, own)
+        hyper, noise = self.family.hyper(part, d, drawn.z[at : at + 1], drawn.relevant[at : at + 1])
+        covariance = fixed_covariance(prior.covariance, jax.tree.map(lambda a: a[0], hyper))
         process = GaussianProcess.from_fields(covariance, prior.mean, 1, prior.units, None)
-        return process, float(noise[at])
+        return process, float(noise[0])
 
-    def _weighted(
-        self, part: int, law: ProposedLaw, x: np.ndarray, y: np.ndarray, draws: int
-    ) -> tuple[np.ndarray, PyTree, np.ndarray]:
-        """Log weights (s,) of draws for one kind of process, their hyper-parameters and noise."""
+    def _proposal(self, part: int, d: int, law: ProposedLaw) -> HyperProposal:
+        """What the network proposes for one kind of process, a little wider."""
+        share = np.asarray(law.log_weight + law.log_part[:, part])
+        random = self.family.unused > 0 and d > 1
+        return HyperProposal(
+            share - logsumexp(share),
+            np.asarray(law.mean),
+            WIDER * np.exp(np.asarray(law.log_std)),
+            np.asarray(law.relevance[:d]) if random else None,
+        )
+
+    def _evidence(
+        self, part: int, x: np.ndarray, y: np.ndarray, z: np.ndarray, relevant: np.ndarray
+    ) -> np.ndarray:
+        """The log evidence of a table for each draw, up to a constant; -inf where there is none."""
         d = x.shape[1]
-        z, relevant, log_ratio = self._draw(part, d, law, draws)
         hyper, noise = self.family.hyper(part, d, z, relevant)
         covariance = bare_covariance(self.family.parts[d - 1][part].covariance)
+        size = next((b for b in self.card["buckets"] if len(x) <= b), len(x))
+        rows, values = np.zeros((size, d)), np.zeros(size)
+        rows[: len(x)], values[: len(x)] = x, y
+        mask = np.arange(size) < len(x)
         with jax.enable_x64(True):
-            size = next((b for b in self.card["buckets"] if len(x) <= b), len(x))
-            rows, values = np.zeros((size, d)), np.zeros(size)
-            rows[: len(x)], values[: len(x)] = x, y
-            mask = np.arange(size) < len(x)
-            evidence = np.asarray(_evidence(covariance, hyper, noise, rows, values, mask))
-        log_share = np.log(self.family.weights[part] / draws)
-        weights = np.where(np.isfinite(evidence), evidence, -np.inf) + log_ratio + log_share
-        return weights, hyper, noise
-
-    def _draw(
-        self, part: int, d: int, law: ProposedLaw, draws: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Latents (s, k), columns with an effect (s, max_dim), log prior minus log proposal (s,)."""
-        family = self.family
-        k, width = family.size, family.max_dim
-        points = _net(draws, k + width + 1)
-        share = law.log_weight + law.log_part[:, part]
-        share = share - logsumexp(share)
-        component = _systematic(np.exp(share), draws, points[:, -1])
-        std = WIDER * np.exp(law.log_std)
-        z = law.mean[component] + std[component] * ndtri(points[:, :k])
-        relevant = np.zeros((draws, width), bool)
-        relevant[:, :d] = True
-        ratio = np.zeros(draws)
-        if family.unused > 0 and d > 1:
-            log_odds = law.relevance[:d]
-            relevant[:, :d] = points[:, k : k + d] < 1 / (1 + np.exp(-log_odds))
-            relevant[:, int(np.argmax(log_odds))] |= ~relevant[:, :d].any(axis=1)
-            signed = np.where(relevant[:, :d], log_odds, -log_odds)
-            known = np.where(relevant[:, :d], 1 - family.unused, family.unused)
-            ratio += np.sum(np.log(known) - log_expit(signed), axis=1)
-        column = family.column_of_slot()
-        counted = family.slots(part, d) & ((column < 0) | relevant[:, column])
-        e = (z[:, None] - law.mean) / std
-        each = np.where(counted[:, None], -0.5 * e**2 - np.log(std), 0.0).sum(axis=-1)
-        ratio += np.where(counted, -0.5 * z**2, 0.0).sum(axis=-1) - logsumexp(each + share, axis=1)
-        return z, relevant, ratio
+            found = np.asarray(_evidence(covariance, hyper, noise, rows, values, mask))
+        return np.where(np.isfinite(found), found, -np.inf)
 
 
 def train_process(
@@ -282,19 +263,6 @@ def train_process(
     objective = ProposalObjective(tasks, family, training)
     state: ProposalState = run_loop(objective, folder=folder, progress=progress)
     return AmortisedProcess(state.network, family, make_card(tasks, training, name))
-
-
-def _net(draws: int, size: int) -> Float[np.ndarray, "s k"]:
-    """Points of the unit cube that fill it evenly, always the same, away from its faces."""
-    points = qmc.Sobol(size, seed=0).random(1 << (draws - 1).bit_length())[:draws]
-    return np.clip(points, 1e-4, 1 - 1e-4)
-
-
-def _systematic(weights: np.ndarray, num: int, order: np.ndarray | None = None) -> np.ndarray:
-    """`num` indices, each as often as its weight (to within one), sorted or in an order."""
-    places = (np.arange(num) + 0.5) / num
-    index = np.minimum(np.searchsorted(np.cumsum(weights), places), len(weights) - 1)
-    return index if order is None else index[np.argsort(np.argsort(order))]
 
 
 @eqx.filter_jit

@@ -117,7 +117,7 @@ class ProcessFamily:
     ) -> tuple[PyTree, np.ndarray]:
         """Hyper-parameters (leading axis s) and noise (s,) of latents, as the covariance takes them.
 
-        A column without effect (`relevant` (s, max_dim) false) has an infinite lengthscale.
+        A column without effect (`relevant` (s, d) false) has an infinite lengthscale.
         """
         prior = self.parts[d - 1][part]
         leaves = [
@@ -137,7 +137,7 @@ class ProcessFamily:
             free = np.asarray(law.loc) + np.asarray(law.scale) * z[:, where]
             value = np.exp(free) if isinstance(law, LogNormal) else free
             if law.shape:
-                value = np.where(relevant[:, :d], value, FLAT)
+                value = np.where(relevant, value, FLAT)
             out.append(value if law.shape else value[:, 0])
         noise = self.noise
         level = (

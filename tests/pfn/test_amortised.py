@@ -9,10 +9,11 @@ import pytest
 
 import bayesnet as bn
 from bayesnet.data import Scaling
-from bayesnet.pfn.amortised import AmortisedProcess, _systematic
+from bayesnet.pfn.amortised import AmortisedProcess
 from bayesnet.pfn.family import FLAT, ProcessFamily
+from bayesnet.pfn.importance import HyperProposal, systematic, tempered, weigh
 from bayesnet.pfn.inputs import MixedInputs
-from bayesnet.pfn.proposal import ProposalNetwork, ProposedLaw
+from bayesnet.pfn.proposal import ProposalNetwork
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.setup import make_card
 from bayesnet.pfn.tasks import Mixture, Tasks
@@ -86,25 +87,58 @@ def test_the_ratio_of_prior_and_proposal_integrates_to_one(two):
     """E_q[p / q] = 1, columns without effect and kinds of processes included."""
     k = two.family.size
     rng = np.random.default_rng(3)
-    law = ProposedLaw(
-        np.log([0.4, 0.3, 0.2, 0.1]),
-        np.log([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1], [0.5, 0.5]]),
-        rng.normal(0, 0.4, (4, k)),
-        np.zeros((4, k)),
-        np.array([1.0, 0.5, 2.0]),
+    share = np.log([0.4, 0.3, 0.2, 0.1])
+    first = HyperProposal(
+        share, rng.normal(0, 0.4, (4, k)), np.full((4, k), 1.1), np.array([1.0, 0.5])
     )
     for part in (0, 1):
-        z, relevant, ratio = two._draw(part, 2, law, 65_536)
-        assert z.shape == (65_536, k)
-        # The last column is not there; that all are without effect is left out.
-        assert not relevant[:, 2].any()
-        assert relevant.any(axis=1).all()
-        assert abs(np.exp(ratio).mean() - 1.0) < 0.06
+        drawn = weigh(two.family, part, 2, first, lambda z, r: np.zeros(len(z)), 65_536)
+        assert drawn.z.shape == (65_536, k)
+        # That all columns are without effect is left out.
+        assert drawn.relevant.any(axis=1).all()
+        weight = np.exp(drawn.log_weight)
+        assert abs(weight.sum() - 1.0) < 0.06
+        # Weighted draws have the moments of the prior.
+        noise = drawn.z[:, 0]
+        assert abs(weight @ noise) < 0.05
+        assert abs(weight @ noise**2 - 1.0) < 0.1
+        assert abs(weight @ drawn.relevant[:, 1] - 0.8 / (1 - 0.04)) < 0.05
+
+
+def test_the_second_round_finds_what_the_first_missed(one):
+    """A narrow evidence far from the proposal: its mean and its integral, known in closed form."""
+    k = one.family.size
+    first = HyperProposal(np.zeros(1), np.zeros((1, k)), np.full((1, k), 1.2), None)
+    centre, sd = 1.5, 0.1
+
+    def evidence(z, relevant):
+        return -0.5 * ((z[:, 0] - centre) / sd) ** 2
+
+    drawn = weigh(one.family, 0, 1, first, evidence, 512)
+    total = drawn.log_weight
+    weight = np.exp(total - total.max())
+    size = weight.sum() ** 2 / np.sum(weight**2)
+    alone = 0.5 * 512 * sd  # what draws of the first proposal alone would be worth, about
+    assert size > alone
+    precision = 1 + 1 / sd**2
+    assert abs(weight @ drawn.z[:, 0] / weight.sum() - centre / sd**2 / precision) < 0.03
+    exact = -0.5 * np.log(precision) - 0.5 * centre**2 / (1 + sd**2)
+    # The mixture of proposals is normalised in all latents, so is the prior.
+    assert abs(np.log(np.exp(total).sum()) - exact) < 0.15
+
+
+def test_tempered_weights_keep_a_share_of_draws():
+    log_weight = np.array([0.0, -50.0, -60.0, -np.inf, -70.0, -80.0, -90.0, -95.0])
+    weight = tempered(log_weight, 0.5)
+    assert 3.9 < 1 / np.sum(weight**2) < 4.5
+    assert weight[3] == 0.0
+    even = np.zeros(8)
+    np.testing.assert_allclose(tempered(even, 0.5), 1 / 8)
 
 
 def test_latents_and_hyperparameters_are_inverse(two):
     z = np.random.default_rng(0).normal(size=(5, two.family.size))
-    relevant = np.ones((5, 3), bool)
+    relevant = np.ones((5, 2), bool)
     relevant[1, 0] = False
     hyper, noise = two.family.hyper(0, 2, z, relevant)
     assert hyper["lengthscale"].shape == (5, 2)
@@ -135,8 +169,8 @@ def test_columns_without_effect_do_not_matter(two):
 
 def test_systematic_choices_keep_shares():
     weights = np.array([0.5, 0.25, 0.25])
-    assert _systematic(weights, 8).tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
-    order = _systematic(weights, 4, np.array([0.9, 0.1, 0.5, 0.3]))
+    assert systematic(weights, 8).tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
+    order = systematic(weights, 4, np.array([0.9, 0.1, 0.5, 0.3]))
     assert sorted(order.tolist()) == [0, 0, 1, 2]
 
 
@@ -192,7 +226,7 @@ def test_training_learns_and_goes_on_where_it_stopped(tmp_path):
             post = whole.fit(x, y, scaling=Scaling.identity(1, 1), warn=False)
             sizes.append(post.search["effective_size"])
             found.append((noise, np.log(post.noise_std).mean()))
-        assert np.median(sizes) > 6  # of 32
+        assert np.median(sizes) > 12  # of 64
     quiet, loud = (np.mean([b for a, b in found if a == n]) for n in (0.05, 1.0))
     assert loud - quiet > 1.0
     again = AmortisedProcess.train(

@@ -1,0 +1,175 @@
+"""Draws of hyper-parameters weighted by their exact evidence: adaptive importance sampling.
+
+The first half of the draws comes from what a network proposes. Around the better of these, by
+tempered weights, a second proposal is made, which may be narrower and correlated (population Monte
+Carlo: Cappe et al. 2004). All are weighted against the mixture of both proposals (the balance
+heuristic of Veach & Guibas 1995), so that no draw has more weight than either alone would give it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, log_expit, logsumexp, ndtri
+from scipy.stats import qmc
+
+from bayesnet._types import Bool, Float
+from bayesnet.pfn.family import ProcessFamily
+
+# The network's sds are multiplied by this: weights stay bounded where it is too narrow.
+WIDER = 1.2
+# Components of the second proposal, their sd as a share of the spread of the weighted draws, and the
+# least sd as a share of the network's.
+CENTRES, NARROWER, FLOOR = 16, 0.7, 0.15
+# The tempered weights have at least this effective share of the draws.
+SHARE = 0.25
+# Columns keep at least this probability of having, and of not having, an effect.
+DOUBT = 0.05
+_HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
+
+
+@dataclass(frozen=True, eq=False)
+class HyperProposal:
+    """A mixture of independent Gaussians over latents, and log odds that columns have an effect.
+
+    `log_share` (c,), `mean` (c, k), `std` (c, k); `log_odds` (d,), None where all columns have one.
+    """
+
+    log_share: Float[np.ndarray, " c"]
+    mean: Float[np.ndarray, "c k"]
+    std: Float[np.ndarray, "c k"]
+    log_odds: Float[np.ndarray, " d"] | None
+
+    def draw(self, num: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Latents (s, k) and columns with an effect (s, d): points that fill the law evenly."""
+        k = self.mean.shape[1]
+        points = _net(num, k + d + 1, seed)
+        component = systematic(np.exp(self.log_share), num, points[:, -1])
+        z = self.mean[component] + self.std[component] * ndtri(points[:, :k])
+        relevant = np.ones((num, d), bool)
+        if self.log_odds is not None:
+            relevant = points[:, k : k + d] < expit(self.log_odds)
+            # A function of no column at all is left out.
+            relevant[:, int(np.argmax(self.log_odds))] |= ~relevant.any(axis=1)
+        return z, relevant
+
+    def log_prob(
+        self, z: Float[np.ndarray, "s k"], relevant: np.ndarray, counted: np.ndarray
+    ) -> Float[np.ndarray, " s"]:
+        """Log density of draws in the latents that are `counted` (s, k)."""
+        e = (z[:, None] - self.mean) / self.std
+        each = -0.5 * e**2 - np.log(self.std) - _HALF_LOG_2PI
+        gaussian = np.where(counted[:, None], each, 0.0).sum(axis=-1)
+        total: np.ndarray = logsumexp(gaussian + self.log_share, axis=1)
+        if self.log_odds is not None:
+            total = total + log_expit(np.where(relevant, self.log_odds, -self.log_odds)).sum(axis=1)
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted:
+    """Draws for one kind of process: latents (s, k), columns with an effect (s, d), log weights (s,)
+    whose sum over draws estimates the evidence of the table under this kind."""
+
+    z: np.ndarray
+    relevant: np.ndarray
+    log_weight: np.ndarray
+
+
+def weigh(
+    family: ProcessFamily,
+    part: int,
+    d: int,
+    first: HyperProposal,
+    evidence: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    draws: int,
+) -> Weighted:
+    """Two rounds of `draws` / 2 draws; `evidence(z, relevant)` is the log evidence of each."""
+    num = draws // 2
+    z, relevant = first.draw(num, d, seed=0)
+    known = evidence(z, relevant)
+    counted = _counted(family, part, d, relevant)
+    log_prior = _log_prior(family, z, relevant, counted)
+    second = adapted(first, z, relevant, known + log_prior - first.log_prob(z, relevant, counted))
+    z_more, relevant_more = second.draw(draws - num, d, seed=1)
+    known = np.concatenate([known, evidence(z_more, relevant_more)])
+    z, relevant = np.concatenate([z, z_more]), np.concatenate([relevant, relevant_more])
+    counted = _counted(family, part, d, relevant)
+    log_prior = _log_prior(family, z, relevant, counted)
+    shares = np.log([num / draws, (draws - num) / draws])
+    both = [p.log_prob(z, relevant, counted) for p in (first, second)]
+    mixed = np.logaddexp(both[0] + shares[0], both[1] + shares[1])
+    return Weighted(z, relevant, known + log_prior - mixed - np.log(draws))
+
+
+def adapted(
+    first: HyperProposal, z: np.ndarray, relevant: np.ndarray, log_weight: np.ndarray
+) -> HyperProposal:
+    """A proposal around draws of the first with large weights."""
+    weight = tempered(log_weight, SHARE)
+    centre = weight @ z
+    spread = np.sqrt(weight @ (z - centre) ** 2)
+    usual = np.sqrt(np.exp(first.log_share) @ first.std**2)
+    std = np.maximum(NARROWER * spread, FLOOR * usual)
+    chosen = systematic(weight, CENTRES)
+    odds = first.log_odds
+    if odds is not None:
+        share = np.clip(weight @ relevant, DOUBT, 1 - DOUBT)
+        odds = np.log(share) - np.log1p(-share)
+    return HyperProposal(
+        np.full(CENTRES, -np.log(CENTRES)), z[chosen], np.tile(std, (CENTRES, 1)), odds
+    )
+
+
+def tempered(log_weight: np.ndarray, share: float) -> np.ndarray:
+    """Weights to the largest power up to 1 at which their effective number is `share` of all."""
+    # Draws whose covariance could not be factorised have no weight at any power.
+    top = np.max(log_weight)
+    if not np.isfinite(top):
+        return np.full(len(log_weight), 1.0 / len(log_weight))
+    low, high = 0.0, 1.0
+    power = 1.0
+    for _ in range(30):
+        weight = np.exp(power * np.maximum(log_weight - top, -1e6))
+        weight /= weight.sum()
+        enough = 1.0 / np.sum(weight**2) >= share * len(weight)
+        if enough and power == 1.0:
+            break
+        low, high = (power, high) if enough else (low, power)
+        power = 0.5 * (low + high)
+    return weight
+
+
+def _counted(
+    family: ProcessFamily, part: int, d: int, relevant: Bool[np.ndarray, "s d"]
+) -> Bool[np.ndarray, "s k"]:
+    """The latents that matter: not the lengthscales of columns without effect."""
+    column = family.column_of_slot()
+    wide = np.zeros((len(relevant), family.max_dim), bool)
+    wide[:, :d] = relevant
+    return family.slots(part, d) & ((column < 0) | wide[:, column])
+
+
+def _log_prior(
+    family: ProcessFamily, z: np.ndarray, relevant: np.ndarray, counted: np.ndarray
+) -> Float[np.ndarray, " s"]:
+    total: np.ndarray = np.where(counted, -0.5 * z**2 - _HALF_LOG_2PI, 0.0).sum(axis=1)
+    if family.unused > 0 and relevant.shape[1] > 1:
+        share = np.where(relevant, 1 - family.unused, family.unused)
+        total = total + np.log(share).sum(axis=1)
+    return total
+
+
+def _net(num: int, size: int, seed: int) -> Float[np.ndarray, "s k"]:
+    """Points of the unit cube that fill it evenly, always the same, away from its faces."""
+    points = qmc.Sobol(size, seed=seed).random(1 << (num - 1).bit_length())[:num]
+    return np.clip(points, 1e-4, 1 - 1e-4)
+
+
+def systematic(weights: np.ndarray, num: int, order: np.ndarray | None = None) -> np.ndarray:
+    """`num` indices, each as often as its weight (to within one), sorted or in an order."""
+    places = (np.arange(num) + 0.5) / num
+    index = np.minimum(np.searchsorted(np.cumsum(weights), places), len(weights) - 1)
+    return index if order is None else index[np.argsort(np.argsort(order))]
