@@ -66,6 +66,7 @@ _NAMES = {
     "Exact": "inference",
     "NTKEnsemble": "inference",
     "ProcessLaplace": "inference",
+    "SparseVariational": "inference",
     "ClassPrediction": "posterior",
     "FunctionDraws": "posterior",
     "ProcessPosterior": "posterior",

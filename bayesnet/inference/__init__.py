@@ -15,6 +15,7 @@ from bayesnet.inference.ntk_ensemble import NTKEnsemble
 from bayesnet.inference.nuts import NUTS
 from bayesnet.inference.process_laplace import ProcessLaplace
 from bayesnet.inference.sghmc import SGHMC
+from bayesnet.inference.sparse_variational import SparseVariational
 
 __all__ = [
     "HMC",
@@ -26,6 +27,7 @@ __all__ = [
     "Inference",
     "NTKEnsemble",
     "ProcessLaplace",
+    "SparseVariational",
     "resolve_inference",
 ]
 
@@ -37,6 +39,7 @@ PRESETS: dict[str, Callable[[], Any]] = {
     "nuts": NUTS,
     "process_laplace": ProcessLaplace,
     "sghmc": SGHMC,
+    "sparse_variational": SparseVariational,
     "student_t": partial(Exact, preset="student_t"),
 }
 

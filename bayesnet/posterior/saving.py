@@ -77,6 +77,8 @@ CLASSES = {
     "Normal": "bayesnet.priors.laws",
     "ProcessPosterior": "bayesnet.posterior.process",
     "Exact": "bayesnet.inference.exact",
+    "SparseVariational": "bayesnet.inference.sparse_variational",
+    "SparsePosterior": "bayesnet.posterior.sparse_process",
     "ProcessLaplace": "bayesnet.inference.process_laplace",
     "LaplacePosterior": "bayesnet.posterior.laplace_process",
     "TrainedEnsemble": "bayesnet.posterior.trained",
