@@ -15,6 +15,7 @@ from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._types import ArrayLike
 from bayesnet.data import Data, Scaling, as_matrix, make_data
 from bayesnet.posterior.process_loo import ProcessLeaveOneOut, leave_one_out
+from bayesnet.posterior.process_members import Members
 from bayesnet.posterior.process_prediction import ProcessPrediction, equal_mixture
 from bayesnet.posterior.process_report import ProcessReport, process_report
 from bayesnet.priors.kernel_model import KernelModel
@@ -77,6 +78,10 @@ class ProcessPosterior:
         ]
         which = [seen.setdefault(key, len(seen)) for key in keys]
         return [which.index(i) for i in range(len(seen))], which
+
+    @cached_property
+    def _members(self) -> Members | None:
+        return Members.of([self._solved[i] for i in self._distinct[0]], self.x)
 
     def _solve(self, prior: Any, std: np.ndarray) -> tuple[KernelModel, Solution]:
         model = KernelModel(base_of(prior))
@@ -144,10 +149,14 @@ class ProcessPosterior:
         scale = self.scaling.y_scale
         parts, members, weights = [], [], []
         first_of, which = self._distinct
-        for number in first_of:
+        together = None if self._members is None else self._members.moments(new)
+        for place, number in enumerate(first_of):
             (model, solution), std = self._solved[number], self.noise_std[number]
             share = np.log(which.count(which[number]) / len(which))
-            mean, variance = self._moments(model, solution, new)
+            if together is None:
+                mean, variance = self._moments(model, solution, new)
+            else:
+                mean, variance = (a[place : place + 1] for a in together)
             mean = mean + model.mean(_NONE, new)
             noise = np.broadcast_to(self._new_noise(std, y_var, len(new)), mean.shape[1:])[None]
             if solution.scale.law is not None and solution.scale.noise == "inside":

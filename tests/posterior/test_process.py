@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -117,3 +118,34 @@ def test_bad_input_is_refused():
         post.predict(NEW).quantile(1.0)
     with pytest.raises(bn.InputError, match="shape"):
         post.predict(NEW).log_prob(np.zeros((2, 2)))
+
+
+def test_members_by_one_program_equal_those_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    X, new = rng.normal(size=(23, 2)), rng.normal(size=(9, 2))
+    y = np.stack([np.sin(X.sum(1)), X[:, 0] ** 2], axis=1)
+    prior = bn.GaussianProcess("matern52", bn.LogNormal([0.0, 0.0], 0.5), out_dim=2)
+    method = bn.Exact(hyper="hmc", draws=6)
+    post = bn.fit(prior, X, y, inference=method, warn=False, progress=False)
+    together = post.predict(new)
+    assert post._members is not None
+    post.__dict__["_members"] = None
+    apart = post.predict(new)
+    np.testing.assert_allclose(together.mean, apart.mean, atol=1e-10)
+    np.testing.assert_allclose(together.epistemic_std, apart.epistemic_std, atol=1e-8)
+    # A member that is there twice counts twice, and is computed once.
+    doubled = dataclasses.replace(
+        post,
+        priors=(post.priors[0], post.priors[0], post.priors[1]),
+        noise_std=post.noise_std[[0, 0, 1]],
+    )
+    single = [
+        dataclasses.replace(post, priors=(post.priors[i],), noise_std=post.noise_std[[i]])
+        for i in (0, 1)
+    ]
+    means = [p.predict(new).mean for p in single]
+    expected = (2 * means[0] + means[1]) / 3
+    np.testing.assert_allclose(doubled.predict(new).mean, expected, atol=1e-10)
+    assert doubled.predict(new).location.shape[0] == 2
+    covariance = doubled.joint(new[:3])[1]
+    assert np.allclose(covariance, np.swapaxes(covariance, 1, 2))
