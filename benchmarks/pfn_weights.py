@@ -11,11 +11,17 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+import jax
+import numpy as np
+
 import bayesnet as bn
+from bayesnet.data import Scaling
 from bayesnet.pfn.certificate import certify
 from bayesnet.pfn.checkpoint import CHECKPOINT, restore, signature
 from bayesnet.pfn.configurations import read_configuration
+from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.inputs import MixedInputs
+from bayesnet.pfn.proposal_training import ProposalObjective
 from bayesnet.pfn.setup import WEIGHTS, make_card
 from bayesnet.pfn.tasks import Tasks
 from bayesnet.pfn.train import new_state
@@ -43,6 +49,65 @@ def leaving_the_prior(max_rows: int) -> dict[str, Tasks]:
     }
 
 
+def ship_process(configuration, options) -> None:
+    """As below for proposals of hyper-parameters."""
+    training = configuration.training
+    tasks = dataclasses.replace(configuration.tasks, queries=1)
+    family = ProcessFamily.of(tasks, training.max_dim)
+    objective = ProposalObjective(tasks, family, training)
+    state, step = restore(options.folder / CHECKPOINT, objective.start(), objective.identity())
+    card = make_card(tasks, dataclasses.replace(training, steps=step), options.name)
+    found = bn.AmortisedProcess(state.network, family, card)
+    path = WEIGHTS / f"{options.name}.safetensors"
+    found.save(path)
+    found = bn.AmortisedProcess.load(path)
+    rows = []
+    for d in (1, 2, 3, 4):
+        for n in (5, 10, 20, 50, 100):
+            rows.append(score_process(found, configuration.tasks, d, n, options.tables))
+            print(rows[-1], flush=True)
+    found = bn.AmortisedProcess(found.network, family, card | {"certificate": rows})
+    found.save(path)
+    print("bytes", path.stat().st_size)
+
+
+def score_process(found, tasks, d, n, tables):
+    """As `bayesnet.pfn.certificate.score`, in the coordinates of the prior."""
+    excess, transforms, sizes = [], [], []
+    each = -(-tables // len(tasks.weights))
+    for part in range(len(tasks.weights)):
+        key = jax.random.key(7_000_001)
+        for value in (d, n, part):
+            key = jax.random.fold_in(key, value)
+        batch = jax.tree.map(np.asarray, tasks.draw(key, each, np.full(each, n), d, part))
+        rng = np.random.default_rng([d, n, part])
+        for i in range(each):
+            posterior = found.fit(
+                batch.x[i, :n], batch.y[i, :n], scaling=Scaling.identity(d, 1), warn=False
+            )
+            law = posterior.predict(batch.queries[i])
+            z = rng.normal(size=(4, tasks.queries))
+            std = np.asarray(batch.y_std[i], np.float64)
+            y = batch.f_mean[i] + std * z
+            exact = -0.5 * z**2 - np.log(std) - 0.5 * np.log(2 * np.pi)
+            excess.append(np.mean([e - law.log_prob(v[:, None])[:, 0] for e, v in zip(exact, y)]))
+            low, high = law.interval(0.9)
+            transforms.append(np.mean((y > low[:, 0]) & (y < high[:, 0])))
+            sizes.append(posterior.search["effective_size"])
+    excess, inside = np.asarray(excess), np.asarray(transforms)
+    root = 1.96 / np.sqrt(len(excess))
+    return {
+        "d": d,
+        "n": n,
+        "tables": len(excess),
+        "excess": round(float(excess.mean()), 4),
+        "interval": round(float(excess.std(ddof=1) * root), 4),
+        "coverage": round(float(inside.mean()), 4),
+        "coverage_interval": round(float(inside.std(ddof=1) * root), 4),
+        "effective_size": round(float(np.median(sizes)), 1),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
@@ -51,6 +116,9 @@ def main() -> None:
     parser.add_argument("--note", default="")
     options = parser.parse_args()
     configuration = read_configuration(options.name)
+    if configuration.decoder == "process":
+        ship_process(configuration, options)
+        return
     tasks, training = configuration.tasks, configuration.training
     like = new_state(tasks, training)
     state, step = restore(options.folder / CHECKPOINT, like, signature(tasks, training))
