@@ -19,7 +19,7 @@ from bayesnet.diagnostics.convergence import warn_if_untrusted
 from bayesnet.inference import Inference, resolve_inference
 from bayesnet.likelihoods import resolve_likelihood
 from bayesnet.likelihoods.base import refuse_y_var
-from bayesnet.pfn.preset import fit_pfn, is_pfn
+from bayesnet.pfn.preset import fit_pfn, is_amortised, is_pfn
 from bayesnet.posterior import FunctionDraws
 
 # What to do about targets that are NaN.
@@ -57,7 +57,8 @@ def fit(
             `bn.GaussianLikelihood()` (noise learned) if None.
         inference: "hmc", "nuts", "sghmc", "ensemble", "exact" (closed form, for kernel priors),
             "infinite_width", "student_t" (exact, with priors of their own), "process_laplace",
-            "sparse_variational" (kernel priors, for classes), or a method such as `bn.HMC(chains=4)`.
+            "sparse_variational" (kernel priors, for classes), "pfn" and "amortised" (trained
+            weights with priors of their own), or a method such as `bn.HMC(chains=4)`.
         y_var: known noise variance of each target (units of y, squared), n or n x m.
         sample_weight: a number a row, 0 or more, that multiplies its log likelihood: a row of
             weight 2 counts as two such rows, one of weight 0 not at all.
@@ -78,7 +79,7 @@ def fit(
         UnsupportedError: a method that cannot condition this prior, `y_var` for a likelihood
             that has no use for it.
     """
-    if is_pfn(inference):
+    if is_pfn(inference) or is_amortised(inference):
         rest = {"y_var": y_var, "sample_weight": sample_weight, "init": init, "scaling": scaling}
         with devices.using(device):
             return fit_pfn(inference, prior, target, likelihood, X, y, warn=warn, **rest)

@@ -90,7 +90,9 @@ def score_process(found, tasks, d, n, tables):
             std = np.asarray(batch.y_std[i], np.float64)
             y = batch.f_mean[i] + std * z
             exact = -0.5 * z**2 - np.log(std) - 0.5 * np.log(2 * np.pi)
-            excess.append(np.mean([e - law.log_prob(v[:, None])[:, 0] for e, v in zip(exact, y)]))
+            excess.append(
+                np.mean([e - law.log_prob(v[:, None])[:, 0] for e, v in zip(exact, y, strict=True)])
+            )
             low, high = law.interval(0.9)
             transforms.append(np.mean((y > low[:, 0]) & (y < high[:, 0])))
             sizes.append(posterior.search["effective_size"])

@@ -1,4 +1,4 @@
-"""`bn.fit(None, X, y, inference="pfn")`: a PFN in the place of an inference method."""
+"""`bn.fit(None, X, y, inference="pfn" | "amortised")`: trained weights in the place of a method."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from typing import Any
 from bayesnet._errors import UnsupportedError
 from bayesnet._types import ArrayLike
 from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.pfn.amortised import AmortisedProcess
 from bayesnet.pfn.pfn import PFN
 from bayesnet.pfn.posterior import PFNPosterior
+from bayesnet.posterior.process import ProcessPosterior
 
 
 def is_pfn(inference: Any) -> bool:
     """Whether `inference` of `bn.fit` is the preset "pfn" or a PFN."""
     return isinstance(inference, PFN) or (isinstance(inference, str) and inference == "pfn")
+
+
+def is_amortised(inference: Any) -> bool:
+    """Whether `inference` of `bn.fit` is the preset "amortised" or an `AmortisedProcess`."""
+    named = isinstance(inference, str) and inference == "amortised"
+    return named or isinstance(inference, AmortisedProcess)
 
 
 def fit_pfn(
@@ -27,25 +35,36 @@ def fit_pfn(
     scaling: Any = None,
     warn: bool = True,
     **unused: Any,
-) -> PFNPosterior:
-    """The posterior of the prior on which the weights were trained ("gp" for the name "pfn").
+) -> PFNPosterior | ProcessPosterior:
+    """The posterior of the prior on which the weights were trained ("gp" for the name "pfn",
+    "gp_process" for "amortised").
 
     Raises `UnsupportedError` for a prior, target, likelihood or data that the weights cannot take.
     """
-    pfn = inference if isinstance(inference, PFN) else PFN.from_pretrained("gp")
+    pfn: PFN | AmortisedProcess
+    if isinstance(inference, (PFN, AmortisedProcess)):
+        pfn = inference
+    elif inference == "amortised":
+        pfn = AmortisedProcess.from_pretrained()
+    else:
+        pfn = PFN.from_pretrained("gp")
+    kind = type(pfn).__name__
+    name = "amortised" if kind == "AmortisedProcess" else "pfn"
     if prior is not None or target is not None:
         raise UnsupportedError(
-            'inference="pfn" brings its own prior, the one its weights were trained on '
+            f"inference={name!r} brings its own prior, the one its weights were trained on "
             f"({pfn.card['name']!r}): pass None as the prior, or train weights for yours with "
-            "bn.PFN.train(prior) and pass them as inference=."
+            f"bn.{kind}.train(prior) and pass them as inference=."
         )
     usual = likelihood is None or likelihood in ("gaussian", GaussianLikelihood())
     if not usual:
         raise UnsupportedError(
-            'inference="pfn" brings its own law of the noise: leave likelihood out, or train weights '
-            "for yours with bn.PFN.train(prior, likelihood)."
+            f"inference={name!r} brings its own law of the noise: leave likelihood out, or train "
+            f"weights for yours with bn.{kind}.train(prior, likelihood)."
         )
     given = sorted(name for name, value in unused.items() if value is not None)
     if given:
-        raise UnsupportedError(f'inference="pfn" has no use for {", ".join(given)}: leave it out.')
+        raise UnsupportedError(
+            f"inference={name!r} has no use for {', '.join(given)}: leave it out."
+        )
     return pfn.fit(X, y, scaling=scaling, warn=warn)

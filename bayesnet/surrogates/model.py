@@ -15,7 +15,7 @@ from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.data import Scaling
 from bayesnet.inference import Exact, resolve_inference
 from bayesnet.pfn.posterior import PFNPosterior
-from bayesnet.pfn.preset import is_pfn
+from bayesnet.pfn.preset import is_amortised, is_pfn
 from bayesnet.posterior import FunctionDraws, ProcessPosterior
 from bayesnet.surrogates.base import TableModel
 from bayesnet.surrogates.bridge import Bridge
@@ -77,7 +77,7 @@ class Surrogate(TableModel):
         made = cls is Surrogate and (args or kwargs)  # copies and pickles come without arguments
         if made and is_pfn(inference):
             return PFNSurrogate(*args, **kwargs)
-        if made and isinstance(resolve_inference(inference), Exact):
+        if made and (is_amortised(inference) or isinstance(resolve_inference(inference), Exact)):
             return ProcessSurrogate(*args, **kwargs)
         return super().__new__(cls)
 

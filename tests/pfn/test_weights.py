@@ -54,3 +54,42 @@ def test_the_regressor_passes_the_checks_of_scikit_learn():
     from sklearn.utils import estimator_checks
 
     estimator_checks.check_estimator(bn.PFNRegressor(random_state=0))
+
+
+@pytest.fixture(scope="module")
+def amortised():
+    return bn.AmortisedProcess.from_pretrained()
+
+
+def test_the_card_of_the_amortised_processes(amortised):
+    assert (WEIGHTS / "gp_process.safetensors").stat().st_size < 12e6
+    assert amortised.max_rows == 100
+    assert amortised.max_dim == 10
+    assert {row["d"] for row in amortised.card["certificate"]} == {1, 2, 3, 4}
+    with pytest.raises(bn.InputError, match="AmortisedProcess"):
+        bn.PFN.from_pretrained("gp_process")
+    with pytest.raises(bn.InputError, match="PFN"):
+        bn.AmortisedProcess.from_pretrained("gp")
+
+
+def test_amortised_hyperparameters_predict_as_those_drawn_by_hmc(amortised):
+    """The same prior by Markov chains; both averaged over hyper-parameters."""
+    rng = np.random.default_rng(4)
+    x, new = rng.uniform(-2, 2, (30, 1)), np.linspace(-1.9, 1.9, 20)[:, None]
+    y = np.sin(2 * x[:, 0]) + 0.2 * rng.normal(size=30)
+    scaling = bn.data.Scaling.identity(1, 1)
+    post = bn.fit(None, x, y, inference="amortised", scaling=scaling)
+    assert post.search["effective_size"] > 20
+    prior = amortised.family.parts[0][0]
+    chains = bn.fit(prior, x, y, inference=bn.Exact(hyper="hmc", draws=64), scaling=scaling)
+    one, other = post.predict(new), chains.predict(new)
+    assert np.abs(one.mean - other.mean).max() < 0.25 * other.std.max()
+    assert np.abs(np.log(one.std / other.std)).max() < 0.15
+
+
+def test_the_amortised_preset_brings_its_own_prior():
+    x, y = np.linspace(0, 1, 6)[:, None], np.arange(6.0)
+    with pytest.raises(bn.UnsupportedError, match="brings its own prior"):
+        bn.fit(bn.GaussianProcess(), x, y, inference="amortised")
+    with pytest.raises(bn.UnsupportedError, match="no use for"):
+        bn.fit(None, x, y, inference="amortised", y_var=np.ones(6))
