@@ -11,7 +11,8 @@ import bayesnet as bn
 from bayesnet._errors import InputError
 from bayesnet.posterior.saving import load, save
 from bayesnet.priors.amortised import AmortisedPrior, ParameterMap, moved
-from bayesnet.priors.matching.family import FamilyPoints, FamilyTarget, match_family
+from bayesnet.priors.matching.family import match_family
+from bayesnet.priors.matching.family_target import FamilyPoints, FamilyTarget
 
 LENGTH = bn.LogNormal(0.2, 0.5)
 BOX = bn.Box([-2.0, -2.0], [2.0, 2.0])
