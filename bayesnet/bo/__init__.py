@@ -8,6 +8,7 @@ from __future__ import annotations
 from bayesnet.bo._require import EXTRAS  # isort: split
 
 from bayesnet.bo.acquisition import ACQUISITIONS
+from bayesnet.bo.belief import BelievedAcquisition, NormalBelief
 from bayesnet.bo.minimize import minimize
 from bayesnet.bo.sampler import BayesNetSampler
 from bayesnet.bo.space import Space
@@ -18,8 +19,10 @@ __all__ = [
     "ACQUISITIONS",
     "EXTRAS",
     "BayesNetSampler",
+    "BelievedAcquisition",
     "LoopSettings",
     "LoopState",
+    "NormalBelief",
     "Space",
     "minimize",
     "suggest",

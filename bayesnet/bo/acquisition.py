@@ -33,6 +33,7 @@ from botorch.utils.sampling import manual_seed
 from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
+from bayesnet.bo.belief import BelievedAcquisition
 from bayesnet.surrogates import Surrogate
 
 ACQUISITIONS = ("log_nei", "log_ei", "ucb", "thompson")
@@ -53,7 +54,8 @@ class Problem:
 
     `model`: a BoTorch model of one outcome; `tried` (n, d): the points already evaluated;
     `pending` (p, d) or None: points that are being evaluated; `maximize`; `beta` of `ucb`; `seed`
-    of Monte Carlo samples and of the Thompson draw.
+    of Monte Carlo samples and of the Thompson draw; `belief` about the place of the optimum and its
+    `belief_strength` (see `bo.belief`).
     """
 
     model: Any
@@ -62,6 +64,8 @@ class Problem:
     maximize: bool = True
     beta: float = 4.0
     seed: int = 0
+    belief: Any = None
+    belief_strength: float = 10.0
 
     @property
     def weights(self) -> Tensor:
@@ -82,9 +86,19 @@ class Problem:
 def acquisition_function(name: str, problem: Problem) -> AcquisitionFunction:
     """The acquisition function `name`: batch x q x d -> batch, to be maximised.
 
-    Raises `InputError` for an unknown name or a model of several outcomes.
+    Raises `InputError` for an unknown name or a model of several outcomes, and
+    `UnsupportedError` for a belief with one that is no improvement.
     """
     check_acquisition(name)
+    if problem.belief is not None:
+        if name not in ("log_nei", "log_ei"):
+            raise UnsupportedError(
+                f"A belief multiplies an improvement: use 'log_nei' or 'log_ei', not {name!r}."
+            )
+        base = acquisition_function(name, replace(problem, belief=None))
+        return BelievedAcquisition(
+            base, problem.belief, problem.belief_strength, len(problem.tried)
+        )
     if problem.model.num_outputs != 1:
         raise InputError(
             f"The model has {problem.model.num_outputs} outcomes; one is optimized: "

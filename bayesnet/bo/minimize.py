@@ -34,6 +34,8 @@ SPACE_KEY = "bayesnet:space"
 SURPLUS_KEY = "bayesnet:surplus"
 DEFAULT_NAME = "bayesnet"
 DIRECTIONS = ("minimize", "maximize")
+# Surrogates that are trained weights.
+TRAINED = ("amortised", "pfn")
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +71,8 @@ def minimize(
             exception ends the run unless its type is in `catch`.
         space: name -> `(low, high)` (integers if both are), a list of choices, or an Optuna
             distribution (log, step).
-        surrogate: "hmc", "nuts", a method such as `bn.HMC(chains=4)`, "random" (no surrogate), or
-            any Optuna sampler.
+        surrogate: "hmc", "nuts", "pfn", "amortised", a method such as `bn.HMC(chains=4)`, "random"
+            (no surrogate), or any Optuna sampler.
         n_trials: finished trials of the study in all, over workers and restarts. Returns when
             there are so many, also where other workers run the last of them.
         storage: None (memory), a database URL ("sqlite:///study.db"), or an Optuna storage.
@@ -222,8 +224,8 @@ def _sampler(surrogate: Any, *, seed: int | None, **options: Any) -> BaseSampler
     if isinstance(surrogate, str):
         if surrogate == "random":
             return RandomSampler(seed=seed)
-        if surrogate not in PRESETS:
-            raise unknown_name("surrogate", surrogate, [*PRESETS, "random"])
+        if surrogate not in (*PRESETS, *TRAINED):
+            raise unknown_name("surrogate", surrogate, [*PRESETS, *TRAINED, "random"])
     return BayesNetSampler(surrogate, seed=seed, **options)
 
 

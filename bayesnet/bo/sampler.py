@@ -38,7 +38,7 @@ class BayesNetSampler(BaseSampler):
     raise. Conditional parameters (not in every complete trial) are drawn at random.
 
     Args:
-        inference: "hmc", "nuts", or a method such as `bn.HMC(chains=4)`.
+        inference: "hmc", "nuts", "pfn", or a method such as `bn.HMC(chains=4)`.
         space: what `minimize` takes; if None it is read off the complete trials, and the first
             trial is random.
         prior, target, likelihood: as for `bn.fit`; the default prior is matched once.

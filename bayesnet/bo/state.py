@@ -20,6 +20,7 @@ from bayesnet.bo.scaling import robust_scale, winsorise
 from bayesnet.data import Scaling, as_matrix, check_table
 from bayesnet.inference import HMC, NUTS, resolve_inference
 from bayesnet.likelihoods import resolve_likelihood
+from bayesnet.pfn.preset import is_amortised, is_pfn
 from bayesnet.posterior import FunctionDraws
 from bayesnet.surrogates import Surrogate
 from bayesnet.surrogates.checks import check_likelihood
@@ -46,7 +47,8 @@ def loop_inference(inference: Any) -> Any:
         return LOOP_HMC
     if inference == "nuts":
         return LOOP_NUTS
-    return resolve_inference(inference)
+    trained = is_pfn(inference) or is_amortised(inference)
+    return inference if trained else resolve_inference(inference)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class LoopSettings:
     Raises `UnsupportedError` for a likelihood of classes or counts.
 
     Args:
-        inference: "hmc", "nuts" (small chains), or a method such as `bn.HMC(chains=4)`.
+        inference: "hmc", "nuts" (small chains), "pfn" or a `bn.PFN`, or a method such as
+            `bn.HMC(chains=4)`.
         prior, target, likelihood: as for `bn.fit`; the prior is matched at the first step.
         maximize: which tail of y is the good one (the other is winsorised).
         device: where JAX runs.

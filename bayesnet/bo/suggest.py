@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from bayesnet._errors import InputError
 from bayesnet.bo.acquisition import Problem, acquisition_function, check_acquisition
+from bayesnet.bo.belief import check_belief
 from bayesnet.bo.optimise import DiscreteSpace, Search, maximise, score
 from bayesnet.bo.state import LoopSettings, LoopState, check_bounds
 from bayesnet.data import as_matrix
@@ -34,6 +36,8 @@ def suggest(
     raw_samples: int = 256,
     seed: int = 0,
     X_baseline: Any = None,
+    belief: Any = None,
+    belief_strength: float = 10.0,
 ) -> Any:
     """The next `q` points to evaluate, one after the other, each knowing of those before it.
 
@@ -50,13 +54,17 @@ def suggest(
         num_restarts, raw_samples: how hard the acquisition function is searched.
         seed: the same seed gives the same points.
         X_baseline: n x d points tried so far, for a model that does not hold them.
+        belief: log density of the place of the optimum in user units, such as
+            `bn.bo.NormalBelief(centre, std)`: improvement is multiplied by it to the power
+            `belief_strength` / n (Hvarfner et al. 2022), n points having been tried.
 
     Returns:
         q x d points in user units: a tensor if the model or the table is of torch, else an array.
 
     Raises:
         InputError: unusable data or bounds, an unknown acquisition function or method.
-        UnsupportedError: Thompson sampling from a model without function draws.
+        UnsupportedError: Thompson sampling from a model without function draws; a belief with
+            "ucb" or "thompson".
     """
     check_acquisition(acquisition)
     if not isinstance(q, (int, np.integer)) or q < 1:
@@ -69,6 +77,7 @@ def suggest(
     problem, box = _problem(
         model_or_data, bounds, maximize, surrogate, prior, X_baseline, beta=beta, seed=seed
     )
+    problem = _believing(problem, belief, belief_strength)
     if X_pending is not None and len(X_pending):
         problem = problem.after(_points(X_pending, "X_pending", box.shape[1]))
     points = propose(problem, acquisition, box, q, Search(num_restarts, raw_samples))
@@ -89,6 +98,8 @@ def suggest_from_pool(
     beta: float = 4.0,
     seed: int = 0,
     X_baseline: Any = None,
+    belief: Any = None,
+    belief_strength: float = 10.0,
 ) -> np.ndarray:
     """The indices (q,) of the best of a table of designs that could be made.
 
@@ -112,6 +123,7 @@ def suggest_from_pool(
     problem, _ = _problem(
         model_or_data, bounds, maximize, surrogate, prior, X_baseline, beta=beta, seed=seed
     )
+    problem = _believing(problem, belief, belief_strength)
     if X_pending is not None and len(X_pending):
         problem = problem.after(_points(X_pending, "X_pending", designs.shape[1]))
     chosen: list[int] = []
@@ -158,6 +170,13 @@ def promising(problem: Problem) -> Tensor:
         mean = problem.model.posterior(problem.tried).mean.squeeze(-1)
     order = torch.argsort(mean, descending=problem.maximize)
     return problem.tried[order[:PROMISING]]
+
+
+def _believing(problem: Problem, belief: Any, strength: float) -> Problem:
+    if belief is None:
+        return problem
+    check_belief(belief, strength)
+    return replace(problem, belief=belief, belief_strength=strength)
 
 
 def _problem(

@@ -45,11 +45,19 @@ def correlations(
     if fixed:
         rows = x[0, fixed].detach().repeat(2, 1).unsqueeze(1)  # (2 p, 1, d)
         values = ahead[:, 0, fixed].detach().reshape(len(rows), 1, -1)
-        points = x.reshape(1, b * q, -1).expand(len(rows), -1, -1)
-        means = _means(bridge, law_f, rows, values, points, constant=True)
-        means = means.reshape(2, len(fixed), b, q, -1)
+        # Points that all places share are looked at once, the others in every place.
+        other = [j for j in range(q) if j not in fixed]
+        points = torch.cat([x[0, fixed].detach(), x[:, other].reshape(b * len(other), -1)])
+        means = _means(
+            bridge, law_f, rows, values, points.expand(len(rows), -1, -1), constant=True
+        ).reshape(2, len(fixed), len(points), -1)
+        change = 0.5 * (means[0] - means[1])
+        once, each = change[:, : len(fixed)], change[:, len(fixed) :]
+        once = once.unsqueeze(1).expand(-1, b, -1, -1)
+        each = each.reshape(len(fixed), b, len(other), -1)
+        back = torch.argsort(torch.tensor(fixed + other))
         for k, i in enumerate(fixed):
-            parts[i] = 0.5 * (means[0, k] - means[1, k])
+            parts[i] = torch.cat([once[k], each[k]], dim=1)[:, back]
     if free:
         p = len(free)
         rows = x[:, free].reshape(1, b * p, 1, -1).expand(2, -1, -1, -1).reshape(2 * b * p, 1, -1)
