@@ -111,8 +111,11 @@ class Task:
     inference: Any
     y_var: Any
     network: Any
+    sample_weight: Any
+    missing: str
     seed: Key
     refits: int
+    limit: float | None
     num_samples: int
     restarts: int
 
@@ -126,9 +129,12 @@ def compare_priors(
     by: str = "loo",
     inference: str | Inference = "hmc",
     y_var: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    missing: str = "error",
     network: Any = None,
     seed: int | Key = 0,
     refits: int = 10,
+    limit: float | None = None,
     num_samples: int = 2000,
     restarts: int = 4,
 ) -> Comparison:
@@ -144,10 +150,12 @@ def compare_priors(
             prior gave to the table before it was seen; "laplace_screen", a rough evidence of network
             priors at their highest mode: cheap, to sort out candidates, never to report.
         inference: of the posteriors ("loo" only).
-        y_var: known noise variances of the targets, as for `bn.fit`.
+        y_var, sample_weight, missing: as for `bn.fit`; the evidence of a process knows neither
+            weights nor missing targets.
         network: what is matched to targets; the default network if None.
         seed: an integer or a JAX key.
-        refits: most rows refitted, a candidate ("loo" only).
+        refits: most rows refitted, a candidate ("loo" only). limit: the k-hat above which a row
+            is, as for `bn.loo`.
         num_samples: of Monte-Carlo evidences.
         restarts: starts of the search for a mode ("laplace_screen" only).
 
@@ -167,8 +175,8 @@ def compare_priors(
             f'"rough": prior_2}}, got {priors!r}.'
         )
     task = Task(
-        X, y, resolve_likelihood(likelihood), inference, y_var, network, as_key(seed),
-        refits, num_samples, restarts,
+        X, y, resolve_likelihood(likelihood), inference, y_var, network,
+        sample_weight, missing, as_key(seed), refits, limit, num_samples, restarts,
     )  # fmt: skip
     judge, check = CRITERIA[by]
     for name, prior in priors.items():
@@ -191,9 +199,12 @@ def _anything(name: str, prior: Any, task: Task) -> None:
 def _loo(name: str, prior: Any, task: Task) -> Candidate:
     posterior = fit(
         **_as_prior(prior, task), X=task.X, y=task.y, likelihood=task.likelihood,
-        inference=task.inference, y_var=task.y_var, seed=task.seed, progress=False, warn=False,
+        inference=task.inference, y_var=task.y_var, sample_weight=task.sample_weight,
+        missing=task.missing, seed=task.seed, progress=False, warn=False,
     )  # fmt: skip
-    result = loo(posterior, refits=task.refits, seed=jax.random.fold_in(task.seed, 1))
+    result = loo(
+        posterior, refits=task.refits, limit=task.limit, seed=jax.random.fold_in(task.seed, 1)
+    )
     notes = (*result.problems, *(f"posterior: {p}" for p in posterior.diagnostics().problems))
     if result.refitted:
         notes = (f"{len(result.refitted)} row(s) with high k-hat were refitted", *notes)
@@ -212,6 +223,10 @@ def _check_process(name: str, prior: Any, task: Task) -> None:
         raise UnsupportedError(
             'by="evidence" needs Gaussian noise (bn.GaussianLikelihood), got '
             f'{type(task.likelihood).__name__}: use by="loo".'
+        )
+    if task.sample_weight is not None or task.missing != "error":
+        raise UnsupportedError(
+            'by="evidence" knows no sample_weight and no missing targets: use by="loo", or drop rows.'
         )
 
 
@@ -258,8 +273,9 @@ def _laplace(name: str, prior: Any, task: Task) -> Candidate:
     chosen = _as_prior(prior, task)
     prior, target = chosen["prior"], chosen.get("target")
     likelihood, data = scaled_table(
-        prior, target, task.likelihood, task.X, task.y, task.y_var, None, "error", None
-    )
+        prior, target, task.likelihood, task.X, task.y, task.y_var,
+        task.sample_weight, task.missing, None,
+    )  # fmt: skip
     prior = resolve_prior(prior, target, data, likelihood=likelihood)
     result = laplace_evidence(prior, likelihood, data, restarts=task.restarts, key=task.seed)
     return Candidate(name, result.value, float("nan"), None, result, result.problems)

@@ -57,7 +57,7 @@ def one(seed: int, arm: str, quick: bool) -> dict:
     order = rng.permutation(300)
     chosen = list(order[:10])
     prior = None if prior_name == "matched" else bn.NetworkPrior(default_network(), in_dim=8)
-    steps = {"warmup": 20, "draws": 10} if quick else {"warmup": 150, "draws": 60}
+    steps = {"warmup": 20, "draws": 10} if quick else {"warmup": 300, "draws": 150}
     errors, scores, hats = [], [], []
     for size in SIZES:
         if size > len(chosen):
@@ -68,7 +68,7 @@ def one(seed: int, arm: str, quick: bool) -> dict:
                 f = np.asarray(post.functions(x[rest]))[..., 0]
                 noise = float(np.sqrt(np.mean(post.predict(x[:1]).aleatoric_std ** 2)))
                 chosen += [rest[i] for i in by_variance(f, noise, 10)]
-        method = bn.HMC(max_steps=64, **steps)
+        method = bn.HMC(max_steps=256, **steps)
         post = bn.fit(prior, x[chosen], y[chosen], inference=method, seed=seed, warn=False)
         prediction = post.predict(x_new)
         errors.append(float(np.sqrt(np.mean((prediction.mean[:, 0] - f_new) ** 2)) / f_new.std()))

@@ -159,6 +159,32 @@ def test_what_cannot_be_compared_is_refused_before_any_compute():
         bn.compare_priors({"a": process}, X, Y, by="evidence", likelihood=law, y_var=Y**2 + 1)
 
 
+def test_weights_and_missing_targets_reach_every_candidate():
+    prior = {"a": bn.NetworkPrior(bn.MLP(()), in_dim=2, units="data")}
+    weight = np.ones(24)
+    weight[[3, 7]] = 2.0, 0.0
+    options = {"by": "laplace_screen", "likelihood": LIKELIHOOD}
+    weighted = bn.compare_priors(prior, X, Y, sample_weight=weight, **options)["a"].value
+    rows = np.repeat(np.arange(24), weight.astype(int))
+    counted = bn.compare_priors(prior, X[rows], Y[rows], **options)["a"].value
+    assert weighted == pytest.approx(counted, rel=1e-5)
+    holes = np.where(np.arange(24) == 7, np.nan, Y)
+    masked = bn.compare_priors(prior, X, holes, missing="mask", **options)["a"].value
+    without = bn.compare_priors(prior, np.delete(X, 7, 0), np.delete(Y, 7), **options)["a"].value
+    assert masked == pytest.approx(without, rel=1e-5)
+
+    method = bn.HMC(chains=2, warmup=100, draws=100)
+    got = bn.compare_priors(
+        prior, X, Y, sample_weight=weight, likelihood=LIKELIHOOD, inference=method, limit=0.65
+    )["a"]
+    assert got.detail.limit == 0.65
+    assert got.rows[7] == 0.0
+    assert (np.delete(got.rows, 7) != 0).all()
+    process = {"a": bn.GaussianProcess("rbf")}
+    with pytest.raises(bn.UnsupportedError, match="sample_weight"):
+        bn.compare_priors(process, X, Y, sample_weight=weight, by="evidence")
+
+
 def test_laplace_screen_is_exact_for_linear_networks_with_known_noise():
     net = bn.MLP(())
     priors = {
