@@ -1,12 +1,15 @@
 """The shipped PFN beside exact and fitted Gaussian processes, on tables drawn from its prior.
 
     python benchmarks/pfn.py [--weights FILE] [--tables 12] [--bayes 4] [--dims 1 2 4] [--speed]
+    python benchmarks/pfn.py --amortised --dims 1 2 3 4      (`bn.AmortisedProcess` in its place)
 
 Accuracy: `log p(y)` of 32 x 16 targets a table, beside the exact law given the true
 hyper-parameters; "ml": gpytorch, hyper-parameters by maximum likelihood, a Matern-5/2 kernel with a
 lengthscale a column (4 starts); "bayes": the true prior, hyper-parameters drawn by HMC
-(`bn.Exact(hyper="hmc")`), on the first `--bayes` tables of each cell. Differences are paired. All in
-the coordinates of the prior, without scaling. Speed (only on a quiet machine): one new table of 100 rows
+(`bn.Exact(hyper="hmc")`, 64 draws), on the first `--bayes` tables of each cell; it is told the kind of
+kernel of each table, which the others are not. Differences are paired. Probability transforms of
+targets that the exact law draws are uniform over tables if a method is calibrated. All in the coordinates
+of the prior, without scaling. Speed (only on a quiet machine): one new table of 100 rows
 and 1,000 queries, and 1,000 tables in one call.
 """
 
@@ -52,10 +55,19 @@ def log_density(prediction, targets):
     return np.stack([prediction.log_prob(t)[:, 0] for t in targets.T], axis=1)
 
 
-def by_pfn(pfn, x, y, new, targets):
-    scaling = Scaling.identity(x.shape[1], 1)
-    prediction = pfn.fit(x, y, scaling=scaling, warn=False).predict(new, warn=False)
-    return log_density(prediction, targets)
+def by_weights(weights, x, y, new, targets):
+    """Log densities, probability transforms, and effective draws of what trained weights predict."""
+    posterior = weights.fit(x, y, scaling=Scaling.identity(x.shape[1], 1), warn=False)
+    prediction = (
+        posterior.predict(new) if amortised(weights) else posterior.predict(new, warn=False)
+    )
+    levels = np.stack([prediction.cdf(t)[:, 0] for t in targets.T], axis=1)
+    size = posterior.search["effective_size"] if amortised(weights) else float("nan")
+    return log_density(prediction, targets), levels, size
+
+
+def amortised(weights):
+    return isinstance(weights, bn.AmortisedProcess)
 
 
 def by_bayes(prior, likelihood, x, y, new, targets):
@@ -127,29 +139,66 @@ def summary(values):
     }
 
 
-def accuracy(pfn, configuration, dims, counts, tables, bayes):
-    rows = []
+def calibration(levels):
+    """Of probability transforms (tables, targets): their largest distance from uniform, and how many lie
+    in the central 90 %, with an interval over tables."""
+    u = np.sort(np.concatenate([a.ravel() for a in levels]))
+    distance = np.abs(u - (np.arange(len(u)) + 0.5) / len(u)).max()
+    inside = [np.mean((a > 0.05) & (a < 0.95)) for a in levels]
+    return {"ks": round(float(distance), 4), "central_90": summary(inside)}
+
+
+def accuracy(pfn, configuration, dims, counts, tables, bayes, seed):
+    name = "amortised" if amortised(pfn) else "pfn"
+    rows, every = [], {k: [] for k in (name, "ml", "bayes", "levels")}
     for d in dims:
         for n in counts:
-            gaps: dict[str, list[float]] = {"pfn": [], "ml": [], "bayes": []}
+            gaps: dict[str, list[float]] = {name: [], "ml": [], "bayes": []}
+            levels, sizes = [], []
             for i, (x, y, new, targets, exact, prior) in enumerate(
-                draw_tables(configuration, d, n, tables, seed=5)
+                draw_tables(configuration, d, n, tables, seed)
             ):
-                gaps["pfn"].append((exact - by_pfn(pfn, x, y, new, targets)).mean())
+                found, level, size = by_weights(pfn, x, y, new, targets)
+                gaps[name].append((exact - found).mean())
+                levels.append(level)
+                sizes.append(size)
                 gaps["ml"].append((exact - by_likelihood(x, y, new, targets)).mean())
                 if i < bayes:
                     likelihood = configuration.tasks.likelihood
                     value = by_bayes(prior, likelihood, x, y, new, targets)
                     gaps["bayes"].append((exact - value).mean())
-            k = len(gaps["bayes"])
-            row = {"d": d, "n": n}
-            row |= {f"{name}_above_exact": summary(g) for name, g in gaps.items() if g}
-            row["pfn_minus_ml"] = summary(np.subtract(gaps["pfn"], gaps["ml"]))
-            if k:
-                row["pfn_minus_bayes"] = summary(np.subtract(gaps["pfn"][:k], gaps["bayes"]))
+            row = {"d": d, "n": n, **compared(name, gaps), **calibration(levels)}
+            if amortised(pfn):
+                row["effective_size"] = [round(float(a), 1) for a in (np.median(sizes), min(sizes))]
             rows.append(row)
             print(row, flush=True)
-    return rows
+            every["levels"] += levels
+            for arm, values in gaps.items():
+                # The subset with "bayes" is kept apart, so that differences stay paired.
+                every[arm] += values if arm != "bayes" else [*values, *[np.nan] * (tables - bayes)]
+    total = compared(name, {k: every[k] for k in gaps}) | calibration(every["levels"])
+    print(total, flush=True)
+    return {"cells": rows, "all": total}
+
+
+def compared(name, gaps):
+    """Nats above the exact law of each arm, and paired differences; NaN: a table without that arm."""
+    row = {}
+    for arm, values in gaps.items():
+        kept = np.asarray(values, np.float64)
+        kept = kept[~np.isnan(kept)]
+        if len(kept):
+            row[f"{arm}_above_exact"] = summary(kept)
+            if len(kept) > 2:
+                row[f"{arm}_above_exact"]["median"] = round(float(np.median(kept)), 4)
+    for arm in ("ml", "bayes"):
+        other = np.asarray(gaps[arm], np.float64)
+        both = np.subtract(gaps[name][: len(other)], other)
+        both = both[~np.isnan(both)]
+        if len(both):
+            median = round(float(np.median(both)), 4)
+            row[f"{name}_minus_{arm}"] = summary(both) | {"median": median}
+    return row
 
 
 def speed(pfn, dims=(1, 4)):
@@ -184,7 +233,9 @@ def speed(pfn, dims=(1, 4)):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", default="gp")
+    parser.add_argument("--weights", default=None)
+    parser.add_argument("--amortised", action="store_true")
+    parser.add_argument("--seed", type=int, default=6)
     parser.add_argument("--tables", type=int, default=12)
     parser.add_argument("--bayes", type=int, default=4)
     parser.add_argument("--dims", type=int, nargs="+", default=[1, 2, 4])
@@ -192,16 +243,24 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    is_file = options.weights.endswith(".safetensors")
-    load = bn.PFN.load if is_file else bn.PFN.from_pretrained
-    pfn = load(options.weights)
+    kind = bn.AmortisedProcess if options.amortised else bn.PFN
+    name = options.weights or ("gp_process" if options.amortised else "gp")
+    pfn = (kind.load if name.endswith(".safetensors") else kind.from_pretrained)(name)
     results = {"card": {k: v for k, v in pfn.card.items() if k not in ("certificate", "outside")}}
     if options.speed:
         write("pfn_speed", results | {"speed": speed(pfn)})
         return
     configuration = read_configuration("gp")
-    rows = accuracy(pfn, configuration, options.dims, options.counts, options.tables, options.bayes)
-    write("pfn", results | {"accuracy": rows})
+    found = accuracy(
+        pfn,
+        configuration,
+        options.dims,
+        options.counts,
+        options.tables,
+        options.bayes,
+        options.seed,
+    )
+    write("pfn_amortised" if options.amortised else "pfn", results | {"accuracy": found})
 
 
 if __name__ == "__main__":

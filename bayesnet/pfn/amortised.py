@@ -148,7 +148,8 @@ class AmortisedProcess:
         Args:
             X: inputs, n x d, in the user's units. y: targets (n,).
             scaling: the coordinate map; from the data (mean 0, sd 1) if None.
-            draws: hyper-parameters that are weighed for each kind of process.
+            draws: hyper-parameters that are weighed for each kind of process; up to eight times as
+                many where fewer than 32 of them are effective.
             members: of the mixture that is returned: a choice of these by their weights.
             longer, warn: as of `bn.PFN.fit`.
             seed: of the choice of rows if "subsample".
@@ -190,7 +191,8 @@ class AmortisedProcess:
         weights = np.exp(weights - logsumexp(weights))
         size = float(1.0 / np.sum(weights**2))
         chosen = systematic(weights, members).tolist()
-        made = {i: self._member(i // draws, d, found[i // draws], i % draws) for i in set(chosen)}
+        places = [(part, at) for part, w in enumerate(found) for at in range(len(w.z))]
+        made = {i: self._member(*places[i], d, found) for i in set(chosen)}
         problems = []
         if size < 3.0:
             problems.append(
@@ -213,9 +215,11 @@ class AmortisedProcess:
     def _limits(self) -> Limits:
         return Limits(self.max_dim, self.max_rows, tuple(self.card["dims"]))
 
-    def _member(self, part: int, d: int, drawn: Weighted, at: int) -> tuple[GaussianProcess, float]:
+    def _member(
+        self, part: int, at: int, d: int, found: list[Weighted]
+    ) -> tuple[GaussianProcess, float]:
         """The process with the hyper-parameters of one draw, and its noise."""
-        prior = self.family.parts[d - 1][part]
+        prior, drawn = self.family.parts[d - 1][part], found[part]
         hyper, noise = self.family.hyper(part, d, drawn.z[at : at + 1], drawn.relevant[at : at + 1])
         covariance = fixed_covariance(prior.covariance, jax.tree.map(lambda a: a[0], hyper))
         process = GaussianProcess.from_fields(covariance, prior.mean, 1, prior.units, None)

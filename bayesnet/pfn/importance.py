@@ -1,9 +1,11 @@
 """Draws of hyper-parameters weighted by their exact evidence: adaptive importance sampling.
 
-The first half of the draws comes from what a network proposes. Around the better of these, by
-tempered weights, a second proposal is made, which may be narrower and correlated (population Monte
-Carlo: Cappe et al. 2004). All are weighted against the mixture of both proposals (the balance
-heuristic of Veach & Guibas 1995), so that no draw has more weight than either alone would give it.
+The first draws come from what a network proposes. Around the better of these, by tempered
+weights, a second proposal is made, which may be narrower and correlated (population Monte Carlo:
+Cappe et al. 2004), and further ones around the better of all draws so far, until enough are
+effective. All are weighted against the mixture of all proposals (the balance heuristic of Veach &
+Guibas 1995, again after every round: adaptive multiple importance sampling, Cornuet et al. 2012),
+so that no draw has more weight than any of them alone would give it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ CENTRES, NARROWER, FLOOR = 16, 0.7, 0.15
 SHARE = 0.25
 # Columns keep at least this probability of having, and of not having, an effect.
 DOUBT = 0.05
+# The most rounds of draws.
+ROUNDS = 16
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
 
 
@@ -85,23 +89,42 @@ def weigh(
     first: HyperProposal,
     evidence: Callable[[np.ndarray, np.ndarray], np.ndarray],
     draws: int,
+    *,
+    enough: float = 32.0,
+    rounds: int = ROUNDS,
 ) -> Weighted:
-    """Two rounds of `draws` / 2 draws; `evidence(z, relevant)` is the log evidence of each."""
+    """Rounds of `draws` / 2 draws; `evidence(z, relevant)` is the log evidence of each.
+
+    Two rounds, and more, at most `rounds`, until `enough` draws are effective.
+    """
     num = draws // 2
+    proposals, counts = [first], [num]
     z, relevant = first.draw(num, d, seed=0)
     known = evidence(z, relevant)
-    counted = _counted(family, part, d, relevant)
-    log_prior = _log_prior(family, z, relevant, counted)
-    second = adapted(first, z, relevant, known + log_prior - first.log_prob(z, relevant, counted))
-    z_more, relevant_more = second.draw(draws - num, d, seed=1)
-    known = np.concatenate([known, evidence(z_more, relevant_more)])
-    z, relevant = np.concatenate([z, z_more]), np.concatenate([relevant, relevant_more])
-    counted = _counted(family, part, d, relevant)
-    log_prior = _log_prior(family, z, relevant, counted)
-    shares = np.log([num / draws, (draws - num) / draws])
-    both = [p.log_prob(z, relevant, counted) for p in (first, second)]
-    mixed = np.logaddexp(both[0] + shares[0], both[1] + shares[1])
-    return Weighted(z, relevant, known + log_prior - mixed - np.log(draws))
+    while True:
+        counted = _counted(family, part, d, relevant)
+        log_prior = _log_prior(family, z, relevant, counted)
+        shares = np.log(np.array(counts) / len(z))
+        each = [p.log_prob(z, relevant, counted) for p in proposals]
+        mixed = logsumexp(np.stack(each) + shares[:, None], axis=0)
+        log_weight = known + log_prior - mixed
+        done = len(proposals) >= 2 and effective_size(log_weight) >= enough
+        if done or len(proposals) == rounds:
+            return Weighted(z, relevant, log_weight - np.log(len(z)))
+        proposals.append(adapted(first, z, relevant, log_weight))
+        counts.append(num if len(proposals) > 2 else draws - num)
+        z_more, relevant_more = proposals[-1].draw(counts[-1], d, seed=len(proposals) - 1)
+        known = np.concatenate([known, evidence(z_more, relevant_more)])
+        z, relevant = np.concatenate([z, z_more]), np.concatenate([relevant, relevant_more])
+
+
+def effective_size(log_weight: Float[np.ndarray, " s"]) -> float:
+    """`(sum w)^2 / sum w^2`; 0 where no draw has any weight."""
+    top = np.max(log_weight)
+    if not np.isfinite(top):
+        return 0.0
+    weight = np.exp(log_weight - top)
+    return float(weight.sum() ** 2 / np.sum(weight**2))
 
 
 def adapted(
