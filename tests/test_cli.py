@@ -195,6 +195,9 @@ def test_fit_in_closed_form(tmp_path):
         (["--chains", "0"], "at least 1, got 0"),
         (["--members", "5"], "--members does not belong to --inference hmc"),
         (["--inference", "ensemble", "--warmup", "5"], "--warmup does not belong"),
+        (["--inducing", "5"], "--inducing does not belong to --inference hmc"),
+        (["--inference", "sparse_variational", "--draws", "5"], "--draws does not belong"),
+        (["--inference", "process_laplace"], "ProcessLaplace is for classes"),
         (["--noise-std", "-1"], "noise_std"),
         (["--kernel", "rbff"], "Did you mean 'rbf'"),
         (["--hidden", "5,x"], "--hidden takes whole numbers"),
@@ -397,6 +400,36 @@ def test_classes_are_fitted_and_predicted_as_probabilities(tmp_path):
     code, out, err = call("predict", tmp_path / "flowers.bayesnet", bare)
     assert code == 0, err
     assert len(out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "words"), [("process_laplace", "Laplace"), ("sparse_variational", "ELBO")]
+)
+def test_classes_of_a_process_are_fitted_and_predicted(tmp_path, method, words):
+    data = flower_table(tmp_path / "flowers.csv")
+    args = ["--inference", method, "--lengthscale", "1", "--outputscale", "4"]
+    if method == "sparse_variational":
+        args += ["--inducing", "5"]
+    code, out, err = call("fit", data, "-t", "species", "--likelihood", "categorical", *args)
+    assert code == 0, err
+    assert "Matching" not in err
+    assert words in out
+    code, out, err = call("predict", tmp_path / "flowers.bayesnet", data)
+    assert code == 0, err
+    rows = list(csv.DictReader(out.splitlines()))
+    truth = [row["species"] for row in csv.DictReader(data.read_text().splitlines())]
+    right = [row["predicted"] == name for row, name in zip(rows, truth, strict=True)]
+    assert np.mean(right) > 0.8
+
+
+@pytest.mark.slow
+def test_many_numbers_are_fitted_by_inducing_values(tmp_path):
+    data = heat_table(tmp_path / "heat.csv")
+    args = ["--inference", "sparse_variational", "--lengthscale", "1", "--inducing", "10"]
+    code, out, err = call("fit", data, "-t", "yield", *args, "--noise-std", "0.5")
+    assert code == 0, err
+    assert "noise sd" in out
+    assert "RMSE" in out
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from bayesnet.likelihoods import resolve_likelihood
 from bayesnet.pfn.preset import is_amortised, is_pfn
 from bayesnet.posterior import FunctionDraws
 from bayesnet.surrogates import Surrogate
-from bayesnet.surrogates.checks import check_likelihood
+from bayesnet.surrogates.checks import check_likelihood, check_method
 
 # Small chains for a loop: two of 128 draws, trajectories cut at 128 steps.
 LOOP_HMC = HMC(chains=2, warmup=300, draws=128, max_steps=128)
@@ -75,7 +75,7 @@ class LoopSettings:
     warn: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inference", loop_inference(self.inference))
+        object.__setattr__(self, "inference", check_method(loop_inference(self.inference)))
         check_likelihood(resolve_likelihood(self.likelihood))
 
 

@@ -50,8 +50,10 @@ def read_targets(table: Table, targets: Sequence[str], likelihood: Any, fix: str
 
 def noise_facts(posterior: Any) -> list[tuple[str, str]]:
     """Learned noise levels, each one line: its name and median, in the user's units."""
-    if not hasattr(posterior, "bound"):  # closed form: one level an output
+    if not hasattr(posterior, "bound"):  # a process: one level an output, none for classes
         report = posterior.diagnostics()
+        if has_classes(posterior.likelihood):
+            return []
         return [("noise sd", ", ".join(f"{level:.4g}" for level in report.noise_std))]
     scale = posterior.data.scaling.y_scale
     units = {"noise_std": ("noise sd", scale), "scale": ("noise scale", scale)}

@@ -16,10 +16,12 @@ from bayesnet.cli._console import facts, plain_errors, say, show
 from bayesnet.cli._model_file import Model
 from bayesnet.cli._table import read_csv, split_columns
 
-# Methods that sample or train a network, and those that condition a process in closed form.
+# Methods that sample or train a network, and those that condition a process itself; some of these
+# bring one of their own.
 NETWORK_METHODS = ("hmc", "nuts", "sghmc", "ensemble")
-EXACT_METHODS = ("exact", "infinite_width", "student_t")
-METHODS = NETWORK_METHODS + EXACT_METHODS
+OWN_PROCESS = ("infinite_width", "student_t")
+PROCESS_METHODS = ("exact", *OWN_PROCESS, "process_laplace", "sparse_variational")
+METHODS = NETWORK_METHODS + PROCESS_METHODS
 
 
 @plain_errors
@@ -46,6 +48,9 @@ def fit(
     members: Annotated[
         int | None, typer.Option(help="Networks of an ensemble; else the method's")
     ] = None,
+    inducing: Annotated[
+        int | None, typer.Option(help="Inducing rows of sparse_variational; else the method's")
+    ] = None,
     likelihood: laws.Likelihood = "gaussian",
     noise_std: Annotated[
         float | None, typer.Option(help="Known noise, in units of the target; else it is learned")
@@ -62,8 +67,9 @@ def fit(
 
     The network's weight prior is first matched to a Gaussian process, so that it knows what
     functions look like (kept in a cache: once per number of columns). `exact` conditions that process
-    itself, `infinite_width` and `student_t` an infinitely wide network. Columns are standardised
-    inside; give the data in their own units.
+    itself, `process_laplace` (classes, up to a few hundred rows) and `sparse_variational` (classes or
+    numbers, many rows) approximately; `infinite_width` and `student_t` an infinitely wide network.
+    Columns are standardised inside; give the data in their own units.
 
     [bold]Examples[/bold]
 
@@ -76,6 +82,8 @@ def fit(
     bayesnet fit flowers.csv -t species --likelihood categorical
 
     bayesnet fit doses.csv -t effect --inference exact --kernel matern52
+
+    bayesnet fit flowers.csv -t species --likelihood categorical --inference process_laplace
     """
     # Everything that can be wrong with the input is looked at before the first computation.
     if not 0 <= test_fraction < 1:
@@ -96,14 +104,15 @@ def fit(
 
     from bayesnet.fitting import fit as condition
 
-    method = _method(inference, chains=chains, warmup=warmup, draws=draws, members=members)
+    settings = {"chains": chains, "warmup": warmup, "draws": draws, "members": members}
+    method = _method(inference, **settings, inducing=inducing)
     network = options.make_network(hidden, activation)
     outputs = law.num_outputs(len(targets))
     stated = (kernel, lengthscale, outputscale)
     process = options.make_target(*stated, len(inputs), outputs)
-    if inference in EXACT_METHODS:
+    if inference in PROCESS_METHODS:
         network = None
-        if inference != "exact":
+        if inference in OWN_PROCESS:
             if any(option is not None for option in stated):
                 raise InputError(
                     f"--inference {inference} brings a process of its own: leave --kernel, "
@@ -138,6 +147,8 @@ def _method(name: str, **settings: int | None) -> Any:
         raise unknown_name("inference method", name, METHODS)
     given = {key: value for key, value in settings.items() if value is not None}
     known = {field.name for field in dataclasses.fields(PRESETS[name]())}
+    if name == "sparse_variational":
+        known -= {"draws"}  # of logits in a step: nothing that is kept
     for key in given:
         if key not in known:
             raise InputError(f"--{key} does not belong to --inference {name}: leave it out.")

@@ -62,11 +62,15 @@ class ProcessClassPrediction(ClassPrediction):
 
 @dataclass(frozen=True)
 class LatentReport:
-    """Facts and problems of an approximate posterior of latent functions; prints."""
+    """Facts and problems of an approximate posterior of latent functions; prints.
+
+    `noise_std` are the levels of Gaussian noise (m,), in the units of y; empty for classes.
+    """
 
     lines: tuple[str, ...]
     headline: str
     problems: tuple[str, ...]
+    noise_std: tuple[float, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -182,7 +182,11 @@ class SparsePosterior(LatentProcess):
             problems.append(
                 f"a Newton step of the inducing values would still gain {gain:.2g} nats a row: raise steps"
             )
-        return LatentReport(tuple(lines), f"ELBO {self.elbo:.3f}", tuple(problems))
+        noise: tuple[float, ...] = ()
+        if isinstance(self.likelihood, GaussianLikelihood):
+            noise = tuple((self._noise_std() * self.scaling.y_scale).tolist())
+            lines.append(f"noise sd {', '.join(f'{level:.4g}' for level in noise)}")
+        return LatentReport(tuple(lines), f"ELBO {self.elbo:.3f}", tuple(problems), noise)
 
 
 def known_log_scale(prior: Any) -> float:

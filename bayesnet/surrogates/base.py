@@ -12,7 +12,7 @@ from torch import Tensor
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.data import Scaling
 from bayesnet.likelihoods import resolve_likelihood
-from bayesnet.surrogates.checks import check_likelihood
+from bayesnet.surrogates.checks import check_likelihood, check_method
 from bayesnet.surrogates.tables import choose_scaling, transformed
 
 
@@ -45,6 +45,7 @@ class TableModel(Model):
         """
         from bayesnet.fitting import fit
 
+        check_method(settings["inference"])
         likelihood = check_likelihood(resolve_likelihood(likelihood))
         X, Y, Yvar = transformed(train_X, train_Y, train_Yvar, input_transform, outcome_transform)
         scaling = choose_scaling(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError
+from bayesnet.inference import PRESETS, NTKEnsemble, ProcessLaplace, SparseVariational
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -29,6 +30,19 @@ def check_likelihood(likelihood: Any) -> Any:
             "LaplaceLikelihood, or bn.fit and its predictions."
         )
     return likelihood
+
+
+def check_method(inference: Any) -> Any:
+    """`inference`, or `UnsupportedError` for a method whose posterior BoTorch cannot be given."""
+    named = isinstance(inference, str) and inference in PRESETS
+    method = PRESETS[inference]() if named else inference
+    if isinstance(method, (ProcessLaplace, SparseVariational, NTKEnsemble)):
+        raise UnsupportedError(
+            f"{type(method).__name__} makes no surrogate: its posterior has no joint law in torch, which is differentiated "
+            "and conditioned on new points. A process is one in closed form by inference='exact' (many rows: "
+            "bn.Exact on some of them); classes are no outcomes to optimize."
+        )
+    return inference
 
 
 def check_training(train_X: Any, train_Y: Any, train_Yvar: Any) -> None:

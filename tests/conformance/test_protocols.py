@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -14,7 +15,7 @@ import bayesnet as bn
 from bayesnet.data import Scaling, make_data
 from bayesnet.inference import PRESETS, Inference
 from bayesnet.inference.model import LatentModel
-from bayesnet.likelihoods import BoundLikelihood, Conditional, Likelihood
+from bayesnet.likelihoods import BoundLikelihood, Conditional, Likelihood, resolve_likelihood
 from bayesnet.networks import Network
 from bayesnet.priors.weights import WEIGHT_LAWS, WeightLaw
 
@@ -171,7 +172,7 @@ def test_every_model_has_a_finite_differentiable_density(kind, likelihood):
     np.testing.assert_allclose(2 * gradient @ step, change, rtol=0.05, atol=0.02)
 
 
-# Exact inference conditions kernel priors (tests/inference/test_exact.py); all others latents.
+# Methods with `choose_prior` condition kernel priors (below); all others latents.
 @pytest.mark.parametrize("name", [n for n in PRESETS if not hasattr(PRESETS[n](), "choose_prior")])
 def test_inference_preset(name):
     default = PRESETS[name]()
@@ -193,3 +194,57 @@ def test_inference_preset(name):
     assert np.abs(pred.mean - 1e4).max() < 500  # in the units of y
     assert post.num_draws == 20
     assert post.method == method
+
+
+# Settings that make them quick, and the likelihoods that they take.
+KERNEL_SETTINGS = {"sparse_variational": {"steps": 20, "inducing": 4}}
+KERNEL_TARGETS = {
+    "process_laplace": ("bernoulli", "categorical"),
+    "sparse_variational": ("gaussian", "bernoulli", "categorical"),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Three training programs to compile.
+        pytest.param(n, marks=[pytest.mark.slow] if n == "sparse_variational" else [])
+        for n in PRESETS
+        if hasattr(PRESETS[n](), "choose_prior")
+    ],
+)
+def test_kernel_preset(name, tmp_path):
+    default = PRESETS[name]()
+    assert isinstance(default, Inference)
+    assert pickle.loads(pickle.dumps(default)) == default
+    method = replace(default, **KERNEL_SETTINGS.get(name, {}))
+    own = name in ("infinite_width", "student_t")
+    network = bn.NetworkPrior(bn.MLP((3,)), in_dim=D)
+    y = {"gaussian": 1e4 + 50 * Y[:, 0], "bernoulli": Y[:, 0] > 0, "categorical": list("abcab")}
+    for kind in y:
+        likelihood = resolve_likelihood(kind).encode(y[kind])[0]
+        takes = kind in KERNEL_TARGETS.get(name, ("gaussian",))
+        assert default.supports(bn.GaussianProcess("rbf"), likelihood) == takes
+        assert not default.supports(network, likelihood)
+        prior = None if own else bn.GaussianProcess("rbf", lengthscale=1.0)
+        if not takes:
+            with pytest.raises(bn.UnsupportedError, match=r"process_laplace|ProcessLaplace|exact"):
+                bn.fit(prior, X, y[kind], likelihood=kind, inference=method)
+            continue
+        with pytest.raises(
+            (bn.InputError, bn.UnsupportedError), match=r"infinite_width\(\)|prior of its own"
+        ):
+            bn.fit(network, X, y[kind], likelihood=kind, inference=method)
+        post = bn.fit(prior, X, y[kind], likelihood=kind, inference=method, warn=False)
+        pred = post.predict(X)
+        post.save(tmp_path / f"{name}.bayesnet")
+        again = bn.load(tmp_path / f"{name}.bayesnet")
+        np.testing.assert_allclose(again.predict(X).mean, pred.mean, rtol=1e-5)
+        assert str(post.diagnostics())
+        assert post.method == method
+        assert post.functions(X).shape[1] == len(X)
+        if kind == "gaussian":
+            assert np.isfinite(pred.std).all()
+            assert np.abs(pred.mean - 1e4).max() < 500  # in the units of y
+        else:
+            np.testing.assert_allclose(pred.mean.sum(axis=1), 1.0, rtol=1e-6)

@@ -1,0 +1,26 @@
+"""Methods whose posterior is no surrogate are refused before they fit."""
+
+import pytest
+import torch
+
+import bayesnet as bn
+from bayesnet.bo import minimize
+from bayesnet.surrogates import Surrogate
+
+
+def objective(params):
+    raise AssertionError("the method is refused before the first trial")
+
+
+@pytest.mark.parametrize(
+    "inference",
+    ["process_laplace", "sparse_variational", bn.SparseVariational(steps=10), bn.NTKEnsemble()],
+)
+def test_they_are_refused_in_words(inference):
+    X, Y = torch.rand(4, 1), torch.rand(4, 1)
+    with pytest.raises(bn.UnsupportedError, match=r"makes no surrogate.*inference='exact'"):
+        Surrogate(X, Y, inference=inference, prior=bn.GaussianProcess("rbf"))
+    with pytest.raises(bn.UnsupportedError, match="makes no surrogate"):
+        minimize(objective, {"a": (0.0, 1.0)}, surrogate=inference, n_trials=2)
+    with pytest.raises(bn.UnsupportedError, match="makes no surrogate"):
+        bn.bo.BayesNetSampler(inference)
