@@ -87,6 +87,7 @@ def by_bayes(prior, likelihood, x, y, new, targets):
 def maximum_likelihood(x, y, starts=4):
     """gpytorch's GP in float64, hyper-parameters by maximum likelihood, the best of several starts."""
     import torch
+    from botorch.exceptions import ModelFittingError
     from botorch.fit import fit_gpytorch_mll
     from botorch.models import SingleTaskGP
     from gpytorch.constraints import GreaterThan
@@ -110,13 +111,18 @@ def maximum_likelihood(x, y, starts=4):
             kernel.base_kernel.lengthscale = torch.exp(torch.randn(x.shape[1]).double())
             likelihood.noise = float(np.exp(-3 + np.random.default_rng(start).normal()))
         mll = ExactMarginalLogLikelihood(likelihood, model)
-        fit_gpytorch_mll(mll)
+        try:
+            fit_gpytorch_mll(mll)
+        except ModelFittingError:
+            continue  # a start that its optimizer gave up
         model.train()
         with torch.no_grad():
             value = float(mll(model(*model.train_inputs), model.train_targets))
         model.eval()
         if best is None or value > best[0]:
             best = value, model
+    if best is None:
+        raise RuntimeError("no start of maximum likelihood came to an end")
     return best[1]
 
 

@@ -192,7 +192,10 @@ class AmortisedProcess:
         size = float(1.0 / np.sum(weights**2))
         chosen = systematic(weights, members).tolist()
         places = [(part, at) for part, w in enumerate(found) for at in range(len(w.z))]
-        made = {i: self._member(*places[i], d, found) for i in set(chosen)}
+        made = {}
+        for i in set(chosen):
+            part, at = places[i]
+            made[i] = self._member(part, at, d, found[part])
         problems = []
         if size < 3.0:
             problems.append(
@@ -215,11 +218,9 @@ class AmortisedProcess:
     def _limits(self) -> Limits:
         return Limits(self.max_dim, self.max_rows, tuple(self.card["dims"]))
 
-    def _member(
-        self, part: int, at: int, d: int, found: list[Weighted]
-    ) -> tuple[GaussianProcess, float]:
+    def _member(self, part: int, at: int, d: int, drawn: Weighted) -> tuple[GaussianProcess, float]:
         """The process with the hyper-parameters of one draw, and its noise."""
-        prior, drawn = self.family.parts[d - 1][part], found[part]
+        prior = self.family.parts[d - 1][part]
         hyper, noise = self.family.hyper(part, d, drawn.z[at : at + 1], drawn.relevant[at : at + 1])
         covariance = fixed_covariance(prior.covariance, jax.tree.map(lambda a: a[0], hyper))
         process = GaussianProcess.from_fields(covariance, prior.mean, 1, prior.units, None)

@@ -22,6 +22,7 @@ from bayesnet.surrogates.bar_improvement import (
 from bayesnet.surrogates.bar_posterior import BarPosterior
 from bayesnet.surrogates.bridge import Bridge, count_traces
 from bayesnet.surrogates.expected_improvement import StudentTExpectedImprovement
+from bayesnet.surrogates.independent import IndependentSurrogate
 from bayesnet.surrogates.mixture_posterior import ScaleMixturePosterior
 from bayesnet.surrogates.model import Surrogate
 from bayesnet.surrogates.pfn_model import PFNSurrogate
@@ -36,6 +37,7 @@ __all__ = [
     "Bridge",
     "DrawsPosterior",
     "DrawsSampler",
+    "IndependentSurrogate",
     "PFNSurrogate",
     "ProcessSurrogate",
     "ScaleMixturePosterior",

@@ -160,9 +160,12 @@ class Conditional:
         offset = self.bridge.mean(x)
         return Nodes(mean + offset, cov, log_weight, scale, self.df)
 
-    def condition(self, x: Tensor, y: Tensor, noise: Tensor) -> Conditional:
+    def condition(self, x: Tensor, y: Tensor, noise: Tensor) -> tuple[Conditional, Tensor | None]:
         """Given more rows x (batch_x, n', d), values y (batch_y, n', m) and noise variances that
-        broadcast to y. Factors are extended, not made anew; of s, the same nodes are reweighted."""
+        broadcast to y. Factors are extended, not made anew; of s, the same nodes are reweighted.
+
+        Returns the new member, and the log density (batch, m) that the old one gave to the rows
+        (noise included; of a process only, else None)."""
         mean, cov, whitened = self._unit(x)
         residual = y - self.bridge.mean(x)
         columns = noise.expand(*noise.shape[:-2], x.shape[-2], self.outputs)
@@ -182,15 +185,15 @@ class Conditional:
             [r.expand(*shape, *r.shape[-2:]) for r in (self.residual, residual)], dim=-2
         )
         new = replace(self, x=(*self.x, x), residual=joined, root=root, solved=_solve(root, joined))
-        if self.law is None:
-            return new
         corner = _align(corner, 3, dims)
         white = torch.linalg.solve_triangular(corner, left.mT.unsqueeze(-1), upper=False).squeeze(
             -1
         )  # (k, batch, m, n')
         squares = white.square().sum(-1)
         log_det = 2.0 * corner.diagonal(dim1=-1, dim2=-2).log().sum(-1).expand_as(squares)
-        return new._with_scale(squares, log_det, more)
+        if self.law is None:
+            return new, -0.5 * (squares + log_det + more * LOG_2PI)[0]
+        return new._with_scale(squares, log_det, more), None
 
     def _with_scale(self, squares: Tensor, log_det: Tensor, more: int) -> Conditional:
         """The law of the scale after `more` rows: squares and log_det (k, batch, m), of s = 1

@@ -33,10 +33,14 @@ class ScaleMixturePosterior(Posterior):
             noise included if there is any; degrees of freedom or None.
         shared: one scale for all outputs (else one each).
         outcome: the map to the caller's outcomes.
+        salt: tells this posterior from those of other models, whose samplers have the same seed.
     """
 
-    def __init__(self, nodes: Nodes, shared: bool, outcome: OutcomeMap | None = None) -> None:
+    def __init__(
+        self, nodes: Nodes, shared: bool, outcome: OutcomeMap | None = None, salt: int = 0
+    ) -> None:
         self.nodes = nodes
+        self.salt = salt
         self.shared = shared
         self._outcome = OutcomeMap() if outcome is None else outcome
 
@@ -180,4 +184,4 @@ class ScaleMixturePosterior(Posterior):
 def _get_sampler(
     posterior: ScaleMixturePosterior, sample_shape: torch.Size, *, seed: int | None = None
 ) -> SobolSampler:
-    return SobolSampler(sample_shape=sample_shape, seed=seed)
+    return SobolSampler(sample_shape=sample_shape, seed=seed, salt=posterior.salt)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import zlib
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -25,12 +27,19 @@ from bayesnet.surrogates.checks import (
     check_settings,
     check_training,
 )
+from bayesnet.surrogates.independent import IndependentSurrogate
 from bayesnet.surrogates.noise import fitted_noise, given_noise
 from bayesnet.surrogates.outcomes import OutcomeMap
 from bayesnet.surrogates.pfn_model import PFNSurrogate
 from bayesnet.surrogates.posterior import DrawsPosterior
 from bayesnet.surrogates.process import ProcessSurrogate
 from bayesnet.surrogates.tables import evenly
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    """The arguments of a surrogate in their order."""
+    return tuple(inspect.signature(Surrogate.__init__).parameters)[1:]
 
 
 class Surrogate(TableModel):
@@ -48,7 +57,8 @@ class Surrogate(TableModel):
         inference: "hmc", "nuts", "sghmc", "ensemble", or a method such as `bn.HMC(chains=4)`; with
             "exact", "infinite_width", "student_t" or `bn.Exact(...)` the surrogate is a
             `ProcessSurrogate`: joint posteriors in closed form, and fantasies; with "pfn" or a
-            `bn.PFN` a `PFNSurrogate`: conditioned in one pass, with fantasies.
+            `bn.PFN` a `PFNSurrogate`: conditioned in one pass, with fantasies; with "amortised" a
+            `ProcessSurrogate`, of several outcomes an `IndependentSurrogate`.
         input_transform: a BoTorch input transform; replaces the inner standardisation of X.
             Its parameters are those it has or computes from train_X (bounds); none are learned.
         outcome_transform: a BoTorch outcome transform; replaces the inner standardisation of Y.
@@ -72,13 +82,17 @@ class Surrogate(TableModel):
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Without draws another model is made: `ProcessSurrogate` (exact), `PFNSurrogate`."""
-        inference = kwargs.get("inference", args[4] if len(args) > 4 else "hmc")
-        made = cls is Surrogate and (args or kwargs)  # copies and pickles come without arguments
+        """Without draws another model is made: `ProcessSurrogate` (exact), `PFNSurrogate`, ...."""
+        given = dict(zip(_names(), args, strict=False)) | kwargs
+        inference = given.get("inference", "hmc")
+        made = cls is Surrogate and given  # copies and pickles come without arguments
         if made and is_pfn(inference):
-            return PFNSurrogate(*args, **kwargs)
+            return PFNSurrogate(**given)
+        several = is_amortised(inference) and getattr(given.get("train_Y"), "ndim", 0) == 2
+        if made and several and given["train_Y"].shape[1] > 1:
+            return IndependentSurrogate.of(**given)
         if made and (is_amortised(inference) or isinstance(resolve_inference(inference), Exact)):
-            return ProcessSurrogate(*args, **kwargs)
+            return ProcessSurrogate(**given)
         return super().__new__(cls)
 
     def __init__(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+import zlib
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +15,7 @@ from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNorm
 from linear_operator import to_linear_operator
 from torch import Tensor
 
-from bayesnet._errors import UnsupportedError
+from bayesnet._errors import ConvergenceWarning, UnsupportedError
 from bayesnet.data import Scaling
 from bayesnet.posterior.process import ProcessPosterior
 from bayesnet.surrogates.base import TableModel
@@ -22,15 +24,20 @@ from bayesnet.surrogates.conditional import Conditional, Nodes
 from bayesnet.surrogates.mixture_posterior import ScaleMixturePosterior
 from bayesnet.surrogates.outcomes import OutcomeMap
 
+# Fewer effective draws of hyper-parameters than this are warned about.
+FEWEST = 3.0
+
 
 class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
     """A Gaussian process, infinite network or scale mixture, fitted by `bn.Exact` when it is made.
 
-    What `Surrogate(..., inference="exact" | "infinite_width" | "student_t" | bn.Exact(...))` makes: the
-    same arguments (`init` and `max_draws` have no meaning and are ignored). Posteriors are joint over
+    What `Surrogate(..., inference="exact" | "infinite_width" | "student_t" | "amortised" |
+    bn.Exact(...))` makes: the same arguments (`init` and `max_draws` have no meaning and are ignored). Posteriors are joint over
     the q points: a `GPyTorchPosterior` for a Gaussian process, else a `ScaleMixturePosterior`
     (Student-t, or a mixture over scales and sampled hyper-parameters), both differentiable in X.
-    `condition_on_observations` and `fantasize` are exact, hyper-parameters kept.
+    `condition_on_observations` and `fantasize` are exact, hyper-parameters kept; where these were
+    sampled ("amortised", `bn.Exact(hyper="hmc")`) they are reweighted. Samples of a mixture choose a
+    member each: that choice has no gradient, moments have all of it.
 
     Raises:
         InputError: bad tensors, or what `bn.fit` refuses.
@@ -106,6 +113,10 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         self.likelihood = fitted.likelihood
         self._members = Conditional.members(fitted)
         self._batch = torch.Size()
+        count = len(self._members)
+        # Log weights of members (members, batch): equal, until rows are conditioned on.
+        self._log_weight = torch.full((count,), -math.log(count), dtype=torch.float64)
+        self._salt = zlib.crc32(np.ascontiguousarray(fitted.y).tobytes()) % 2**20
         std = torch.as_tensor(fitted.noise_std)
         mean_var = 0.0 if fitted.y_var is None else torch.as_tensor(fitted._mean_row_variance())
         self._noise = std.square() + mean_var  # (members, m), scaled
@@ -155,7 +166,7 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         untransform = getattr(self, "outcome_transform", None)
         if self._mixed:
             outcome = OutcomeMap(untransform, inputs, outputs, posterior_transform)
-            return ScaleMixturePosterior(nodes, self._shared, outcome)
+            return ScaleMixturePosterior(nodes, self._shared, outcome, self._salt)
         posterior = GPyTorchPosterior(self._normal(nodes, None if untransform else outputs))
         if untransform is not None:
             posterior = untransform.untransform_posterior(posterior, X=inputs)
@@ -171,7 +182,7 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         x = self._scaled(inputs)
         y_scale = torch.as_tensor(scaling.y_scale)
         parts = []
-        for member, noise in zip(self._members, self._noise, strict=True):
+        for member, noise, weight in zip(self._members, self._noise, self._log_weight, strict=True):
             nodes = member.at(x)
             if isinstance(observation_noise, Tensor):
                 if member.law is not None and not member.outside:
@@ -192,12 +203,12 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
                 (
                     nodes.mean * y_scale + torch.as_tensor(scaling.y_loc),
                     cov * (y_scale**2).reshape(-1, 1, 1),
-                    nodes.log_weight - math.log(len(self._members)),
+                    nodes.log_weight + weight.unsqueeze(-1),
                     nodes.scale,
                 )
             )
-        mean, cov, weight, scale = (torch.cat(p) for p in zip(*parts, strict=True))
-        return Nodes(mean, cov, weight, scale, nodes.df)
+        mean, cov, log_weight, scale = (torch.cat(p) for p in zip(*parts, strict=True))
+        return Nodes(mean, cov, log_weight, scale, nodes.df)
 
     def _scaled(self, inputs: Tensor) -> Tensor:
         scaling = self.fitted.scaling
@@ -223,11 +234,15 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         X is batch x n' x d, Y is batch' x n' x m in the units of train_Y (more batch axes for
         fantasies); differentiable in both. `noise`: variances of the new rows in the space of
         transformed outcomes; the fitted level if None. The nodes of a scale that was integrated by
-        quadrature are reweighted.
+        quadrature are reweighted. Sampled hyper-parameters too: each member is conditioned exactly
+        and its weight multiplied by the density that it gave to the new rows (importance sampling
+        among the members there are). Rows that surprise leave few of them: `effective_members`
+        tells, and a warning where real rows (no batch) leave fewer than 3.
 
         Raises:
             InputError: tensors that do not fit.
-            UnsupportedError: after `subset_output`; `noise` where it scales with the function.
+            UnsupportedError: after `subset_output`; `noise` where it scales with the function; a
+                scale mixture with sampled hyper-parameters.
         """
         inputs, targets = self._new_rows(X, Y)
         scaling = self.fitted.scaling
@@ -242,14 +257,39 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         shared = [
             level if noise is None else noise.to(y_scale) / y_scale**2 for level in self._noise
         ]
-        if len(self._members) > 1:
+        if len(self._members) > 1 and self._members[0].law is not None:
             raise UnsupportedError(
-                "Sampled hyper-parameters would have to be reweighted: use hyper='map' for fantasies."
+                "A scale mixture with sampled hyper-parameters cannot be conditioned on more rows: use "
+                "hyper='map'."
             )
-        new._members = [
+        found = [
             member.condition(x, y, level)
             for member, level in zip(self._members, shared, strict=True)
         ]
+        new._members = [member for member, _ in found]
         new._batch = torch.broadcast_shapes(self._batch, X.shape[:-2], Y.shape[:-2])
         new._append(X, targets, new._batch)
+        gained = [density.sum(-1) for _, density in found if density is not None]
+        if len(gained) > 1:
+            new._log_weight = reweighted(self._log_weight, torch.stack(gained))
+            if not new._batch and float(new.effective_members) < FEWEST:
+                warnings.warn(
+                    f"The new rows leave {float(new.effective_members):.1f} of {len(gained)} draws of the "
+                    "hyper-parameters effective: fit the whole table anew.",
+                    ConvergenceWarning,
+                    stacklevel=2,
+                )
         return new
+
+    @property
+    def effective_members(self) -> Tensor:
+        """The effective number of hyper-parameters behind the posterior (batch), `1 / sum w^2`."""
+        return torch.exp(-torch.logsumexp(2.0 * self._log_weight, dim=0))
+
+
+def reweighted(log_weight: Tensor, gained: Tensor) -> Tensor:
+    """Log weights (members, batch) times densities (members, batch'), normalised over members."""
+    more = gained.dim() - log_weight.dim()
+    old = log_weight.reshape(len(log_weight), *(1,) * max(more, 0), *log_weight.shape[1:])
+    gained = gained.reshape(len(gained), *(1,) * max(-more, 0), *gained.shape[1:])
+    return torch.log_softmax(old + gained, dim=0)

@@ -13,11 +13,16 @@ from torch import Tensor
 class SobolSampler(MCSampler):
     """Quasi-random base samples for a posterior whose `base_sample_shape` is one axis.
 
-    The same for all t-batches and all calls with the same number of points.
+    The same for all t-batches and all calls with the same number of points. Samplers of several
+    models with one seed would have sequences that follow each other, and so would other scramblings
+    of the sequence, which keep its leading bits: `salt`, a number of the model, fixes an order of its own.
     """
 
-    def __init__(self, sample_shape: torch.Size, seed: int | None = None) -> None:
+    def __init__(
+        self, sample_shape: torch.Size, seed: int | None = None, salt: int | None = None
+    ) -> None:
         super().__init__(sample_shape=sample_shape, seed=seed)
+        self.salt = salt
         self.base_samples: Tensor | None
 
     def forward(self, posterior: Any) -> Tensor:
@@ -28,6 +33,9 @@ class SobolSampler(MCSampler):
             drawn = draw_sobol_normal_samples(
                 d=size, n=self.sample_shape.numel(), dtype=torch.float64, seed=self.seed
             )
+            if self.salt is not None:
+                generator = torch.Generator().manual_seed(self.seed + self.salt)
+                drawn = drawn[torch.randperm(len(drawn), generator=generator)]
             self.base_samples = kept = drawn.reshape(*self.sample_shape, size)
         return posterior.rsample_from_base_samples(self.sample_shape, kept)
 

@@ -43,12 +43,6 @@ def test_expected_improvement_finds_the_top(model):
     assert abs(float(point) - 0.7) < 0.4
 
 
-def test_fantasies_are_refused_for_a_mixture_of_hyperparameters(model):
-    new = torch.tensor([[3.0]], dtype=torch.float64)
-    with pytest.raises(bn.UnsupportedError, match="reweighted"):
-        model.condition_on_observations(new, new)
-
-
 @pytest.mark.slow
 def test_a_study_with_amortised_processes():
     study = bn.bo.minimize(
