@@ -2,10 +2,15 @@
 
 from bayesnet.pfn.amortised import AmortisedProcess
 from bayesnet.pfn.bars import BarDistribution, Bars
+from bayesnet.pfn.class_posterior import ClassPosterior, PFNClassPrediction
+from bayesnet.pfn.class_tasks import ClassTasks, Labels
+from bayesnet.pfn.classifier import ClassPFN
+from bayesnet.pfn.correlated_inputs import CorrelatedInputs
 from bayesnet.pfn.inputs import MixedInputs
 from bayesnet.pfn.pfn import PFN
 from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.pfn.prediction import BarPrediction
+from bayesnet.pfn.random_networks import RandomNetworks
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.tasks import Mixture, Tasks
 
@@ -15,9 +20,16 @@ __all__ = [
     "BarDistribution",
     "BarPrediction",
     "Bars",
+    "ClassPFN",
+    "ClassPosterior",
+    "ClassTasks",
+    "CorrelatedInputs",
+    "Labels",
     "MixedInputs",
     "Mixture",
+    "PFNClassPrediction",
     "PFNPosterior",
+    "RandomNetworks",
     "Tasks",
     "Training",
 ]

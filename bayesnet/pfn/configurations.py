@@ -1,9 +1,11 @@
 """Training runs stated in TOML: what `bayesnet pfn train` reads.
 
-`decoder = "bars"` (the default) trains a `PFN`, "process" an `AmortisedProcess`.
+`decoder = "bars"` (the default) trains a `PFN`, "process" an `AmortisedProcess`, "classes" a
+`ClassPFN`, whose [labels] holds the fields of `Labels` and whose [inputs] may have those of
+`CorrelatedInputs`.
 [training] holds the fields of `Training`; [likelihood] `noise_std`; every [[prior]] is one part of
 the mixture: `kind = "gp"` with `kernel`, `lengthscale`, `outputscale`, or `kind = "network"` with
-`hidden`, `activation`; `weight` says how often it is chosen. A law is a number, or
+`hidden`, `activation`, or `kind = "architectures"` with the fields of `RandomNetworks`; `weight` says how often it is chosen. A law is a number, or
 `{ loc = 0.0, scale = 0.5 }` (log-normal); `lengthscale = "default"` is the law of the library's
 default process, which depends on the number of columns.
 """
@@ -19,13 +21,18 @@ from bayesnet._errors import InputError, unknown_name
 from bayesnet.defaults import default_lengthscale
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.networks import MLP
+from bayesnet.pfn.class_tasks import ClassTasks, Labels
+from bayesnet.pfn.correlated_inputs import CorrelatedInputs
 from bayesnet.pfn.inputs import MixedInputs
+from bayesnet.pfn.random_networks import RandomNetworks
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.tasks import Mixture, Tasks
 from bayesnet.priors import GaussianProcess, LogNormal, NetworkPrior
 
 FOLDER = Path(__file__).parent / "configs"
-DECODERS = ("bars", "process")
+# Fields of `CorrelatedInputs` beside those of its base.
+_MIXING = ("correlated", "rounded")
+DECODERS = ("bars", "process", "classes")
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,21 @@ class NetworkOf:
         return matched(prior, default_target(d), Box([BOX[0]] * d, [BOX[1]] * d))
 
 
-KINDS = {"gp": ProcessOf, "network": NetworkOf}
+@dataclass(frozen=True)
+class ArchitecturesOf:
+    """`d -> RandomNetworks`: perceptrons whose architecture is drawn with every function."""
+
+    depth: int = 3
+    width: int = 32
+    sparsity: float = 0.6
+    scale: float = 0.6
+    gain: float = 1.5
+
+    def __call__(self, d: int) -> RandomNetworks:
+        return RandomNetworks(d, self.depth, self.width, self.sparsity, self.scale, self.gain)
+
+
+KINDS = {"gp": ProcessOf, "network": NetworkOf, "architectures": ArchitecturesOf}
 
 
 @dataclass(frozen=True)
@@ -69,7 +90,7 @@ class Configuration:
     """A named run: its tasks and the knobs of its training."""
 
     name: str
-    tasks: Tasks
+    tasks: Tasks | ClassTasks
     training: Training
     decoder: str = "bars"
 
@@ -91,7 +112,7 @@ def read_configuration(source: str | Path) -> Configuration:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
-    known_parts = {"decoder", "training", "likelihood", "inputs", "prior"}
+    known_parts = {"decoder", "training", "likelihood", "inputs", "labels", "prior"}
     for name in content:
         if name not in known_parts:
             raise unknown_name(f"section of {path.name}", name, known_parts)
@@ -100,7 +121,15 @@ def read_configuration(source: str | Path) -> Configuration:
         raise unknown_name("decoder", decoder, DECODERS)
     training = _make(Training, content.get("training", {}), "[training]")
     likelihood = _make(GaussianLikelihood, content.get("likelihood", {}), "[likelihood]")
-    inputs = _make(MixedInputs, content.get("inputs", {}), "[inputs]")
+    entries_of_inputs = dict(content.get("inputs", {}))
+    if decoder == "classes":
+        mixing = {k: entries_of_inputs.pop(k) for k in _MIXING if k in entries_of_inputs}
+        base = _make(MixedInputs, entries_of_inputs, "[inputs]")
+        inputs = _make(CorrelatedInputs, mixing, "[inputs]", base=base)
+    else:
+        inputs = _make(MixedInputs, entries_of_inputs, "[inputs]")
+        if "labels" in content:
+            raise InputError('[labels] is for decoder = "classes".')
     entries = content.get("prior", [])
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path} states no [[prior]].")
@@ -113,11 +142,17 @@ def read_configuration(source: str | Path) -> Configuration:
             raise unknown_name("kind of [[prior]]", kind, KINDS)
         parts.append(_make(KINDS[kind], entry, "[[prior]]"))
     prior = Mixture(tuple(parts), tuple(weights))
-    tasks = Tasks(prior, likelihood, inputs, training.dims, training.buckets[-1], training.queries)
+    sizes = (training.dims, training.buckets[-1], training.queries)
+    tasks: Tasks | ClassTasks
+    if decoder == "classes":
+        labels = _make(Labels, content.get("labels", {}), "[labels]")
+        tasks = ClassTasks(prior, likelihood, inputs, *sizes, labels)
+    else:
+        tasks = Tasks(prior, likelihood, inputs, *sizes)
     return Configuration(path.stem, tasks, training, decoder)
 
 
-def _make(cls: Any, entries: Any, where: str) -> Any:
+def _make(cls: Any, entries: Any, where: str, **given: Any) -> Any:
     if not isinstance(entries, dict):
         raise InputError(f"{where} must be a table of entries.")
     known = [f.name for f in fields(cls)]
@@ -127,7 +162,7 @@ def _make(cls: Any, entries: Any, where: str) -> Any:
             raise unknown_name(f"entry of {where}", name, known)
         values[name] = _value(value, f"{name} of {where}")
     try:
-        return cls(**values)
+        return cls(**values, **given)
     except TypeError as error:
         raise InputError(f"{where} cannot be used: {error}") from error
 

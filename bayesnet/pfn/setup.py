@@ -10,6 +10,7 @@ import jax
 
 from bayesnet._errors import InputError, unknown_name
 from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.pfn.class_tasks import ClassTasks
 from bayesnet.pfn.inputs import as_input_law
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.tasks import Tasks
@@ -37,13 +38,7 @@ def tasks_of(
     knobs: dict[str, Any],
 ) -> tuple[Tasks, Training]:
     """Tasks and knobs of a run, as `PFN.train` is told them."""
-    if dims is None:
-        dims = (int(getattr(prior, "in_dim", 1)),)
-    known = [f.name for f in fields(Training)]
-    for knob in knobs:
-        if knob not in known:
-            raise unknown_name("knob of training", knob, known)
-    training = Training(**({"max_dim": max(dims)} | knobs), dims=tuple(dims))
+    training = training_of(prior, dims, knobs)
     tasks = Tasks(
         prior,
         GaussianLikelihood() if likelihood is None else likelihood,
@@ -55,7 +50,18 @@ def tasks_of(
     return tasks, training
 
 
-def make_card(tasks: Tasks, training: Training, name: str) -> dict[str, Any]:
+def training_of(prior: Any, dims: tuple[int, ...] | None, knobs: dict[str, Any]) -> Training:
+    """Knobs of a run for tables with `dims` columns; those of the prior, or 1, if None."""
+    if dims is None:
+        dims = (int(getattr(prior, "in_dim", 1)),)
+    known = [f.name for f in fields(Training)]
+    for knob in knobs:
+        if knob not in known:
+            raise unknown_name("knob of training", knob, known)
+    return Training(**({"max_dim": max(dims)} | knobs), dims=tuple(dims))
+
+
+def make_card(tasks: Tasks | ClassTasks, training: Training, name: str) -> dict[str, Any]:
     """What is known of a PFN before it is tested."""
     if not isinstance(name, str) or not name:
         raise InputError(f"name must be text, got {name!r}.")

@@ -204,15 +204,7 @@ class Transformer(eqx.Module):
         x = x * used
         rows = self._inputs(x, used) + y[:, None] * self.embed_y + self.context_token
         null = self.null_token + used @ self.embed_used
-        tokens = jnp.concatenate([null[None], rows])
-        seen = with_null(mask)
-        places = jnp.concatenate([jnp.zeros((1, x.shape[1]), x.dtype), x])
-        pairs = []
-        for i, layer in enumerate(self.layers):
-            pairs.append(layer.keys_values(tokens))
-            if i + 1 < len(self.layers):  # what the last layer would make of them nobody reads
-                tokens = layer.apply(tokens, places, pairs[-1], x, seen, used)
-        return tuple(pairs), x
+        return encode_rows(self.layers, null, rows, x, mask, used)
 
     def decode(
         self,
@@ -225,11 +217,7 @@ class Transformer(eqx.Module):
         """Logits of the bars of y and of f at query inputs, given an encoded context."""
         x = x * used
         tokens = self._inputs(x, used) + self.query_token
-        seen = with_null(mask)
-        pairs, context = cache
-        for layer, pair in zip(self.layers, pairs, strict=True):
-            tokens = layer.apply(tokens, x, pair, context, seen, used)
-        h = normalise(tokens, self.norm)
+        h = normalise(decode_rows(self.layers, cache, tokens, mask, x, used), self.norm)
         numbers = (h @ self.mixture + self.mixture_bias).reshape(len(h), 2, 3, COMPONENTS)
         guess = mixture_logits(numbers, bars)
         return (
@@ -242,6 +230,42 @@ class Transformer(eqx.Module):
     ) -> tuple[Float[Array, "q k"], Float[Array, "q k"]]:
         """`decode` after `encode`."""
         return self.decode(self.encode(x, y, mask, used), mask, queries, used, bars)
+
+
+def encode_rows(
+    layers: tuple[AttentionLayer, ...],
+    null: Float[Array, " w"],
+    rows: Float[Array, "n w"],
+    x: Float[Array, "n d"],
+    mask: Bool[Array, " n"],
+    used: Float[Array, " d"],
+) -> Cache:
+    """The cache of a context from tokens of its rows at inputs `x`, after the null token."""
+    tokens = jnp.concatenate([null[None], rows])
+    seen = with_null(mask)
+    places = jnp.concatenate([jnp.zeros((1, x.shape[1]), x.dtype), x])
+    pairs = []
+    for i, layer in enumerate(layers):
+        pairs.append(layer.keys_values(tokens))
+        if i + 1 < len(layers):  # what the last layer would make of them nobody reads
+            tokens = layer.apply(tokens, places, pairs[-1], x, seen, used)
+    return tuple(pairs), x
+
+
+def decode_rows(
+    layers: tuple[AttentionLayer, ...],
+    cache: Cache,
+    tokens: Float[Array, "q w"],
+    mask: Bool[Array, " n"],
+    x: Float[Array, "q d"],
+    used: Float[Array, " d"],
+) -> Float[Array, "q w"]:
+    """Tokens of queries at inputs `x` after all layers; `mask` marks the rows of the cache."""
+    seen = with_null(mask)
+    pairs, context = cache
+    for layer, pair in zip(layers, pairs, strict=True):
+        tokens = layer.apply(tokens, x, pair, context, seen, used)
+    return tokens
 
 
 def embed_inputs(
