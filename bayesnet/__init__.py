@@ -80,6 +80,7 @@ _NAMES = {
     "BNNClassifier": "estimators",
     "BNNRegressor": "estimators",
     "PFNRegressor": "estimators",
+    "PFNClassifier": "pfn_estimators",
 }
 _ROOMS = (
     "bo",

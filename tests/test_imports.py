@@ -33,6 +33,7 @@ ROOMS = (
     "surrogates",
     "bo",
     "estimators",
+    "pfn_estimators",
     "plots",
     "cli",
 )

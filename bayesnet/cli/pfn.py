@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from bayesnet._errors import InputError
 from bayesnet.cli import _process as options
 from bayesnet.cli._console import facts, plain_errors, say, show
+from bayesnet.cli._likelihood import class_columns
 from bayesnet.cli._table import read_csv, split_columns
 from bayesnet.cli.predict import columns_of, write_columns
 
@@ -32,7 +34,8 @@ def pfn() -> None:
 @plain_errors
 def train_command(
     config: Annotated[
-        str, typer.Argument(help="TOML file, or the name of a shipped one: gp, gp_process")
+        str,
+        typer.Argument(help="TOML file, or the name of a shipped one: gp, gp_process, classifier"),
     ],
     out: Annotated[Path, typer.Option(help="File of weights to write")] = Path("pfn.safetensors"),
     folder: Annotated[
@@ -59,6 +62,7 @@ def train_command(
 
     from bayesnet.devices import using
     from bayesnet.pfn.amortised import train_process
+    from bayesnet.pfn.classifier import train_classifier
     from bayesnet.pfn.configurations import read_configuration
     from bayesnet.pfn.pfn import train_tasks
 
@@ -76,8 +80,12 @@ def train_command(
             say(f"{done} of {total} steps")
 
     with using(device):
-        trained = train_process if configuration.decoder == "process" else train_tasks
-        pfn: Any = trained(
+        trained: Any = {
+            "bars": train_tasks,
+            "process": train_process,
+            "classes": train_classifier,
+        }[configuration.decoder]
+        pfn = trained(
             configuration.tasks, training, configuration.name, folder=run, progress=report
         )
         pfn.save(out)
@@ -111,11 +119,16 @@ def predict_command(
 ) -> None:
     """Predict new rows from a table, without any fit: mean, standard deviation, interval.
 
+    With weights for classes: the most probable one, the probability of each, and the two parts of
+    the uncertainty in nats.
+
     [bold]Examples[/bold]
 
     bayesnet pfn predict train.csv new.csv --target price
 
     bayesnet pfn predict train.csv new.csv --target price --weights mine.safetensors --out p.csv
+
+    bayesnet pfn predict train.csv new.csv --target species --weights classifier
     """
     if not 0 < level < 1:
         raise InputError(f"--level must lie strictly between 0 and 1, got {level}.")
@@ -125,21 +138,33 @@ def predict_command(
     if missing:
         raise InputError(f"{data} lacks columns of {train}: {', '.join(missing)}.")
     fix = "Fill in or remove such rows."
-    x, y, x_new = known.numbers(inputs, fix), known.numbers(targets, fix), new.numbers(inputs, fix)
+    x, x_new = known.numbers(inputs, fix), new.numbers(inputs, fix)
 
     from bayesnet.devices import using
+    from bayesnet.pfn.classifier import ClassPFN
     from bayesnet.pfn.pfn import PFN
+    from bayesnet.posterior.saving import load
 
     is_file = weights.endswith(".safetensors")
+    longer = "subsample" if subsample else "error"
     with using(device):
-        pfn = PFN.load(weights) if is_file else PFN.from_pretrained(weights)
-        posterior = pfn.fit(x, y, longer="subsample" if subsample else "error", seed=seed)
+        pfn = load(weights) if is_file else PFN.from_pretrained(weights)
+        if isinstance(pfn, ClassPFN):
+            labels = known.labels(target, fix)
+            posterior: Any = pfn.cast(np.float32).fit(x, labels, longer=longer, seed=seed)
+        else:
+            pfn = PFN.load(weights) if is_file else pfn  # refuses what is no PFN
+            posterior = pfn.fit(x, known.numbers(targets, fix), longer=longer, seed=seed)
         prediction = posterior.predict(x_new)
-    low, high = prediction.interval(level)
-    columns = columns_of(prediction, low, high, targets)
+    if isinstance(pfn, ClassPFN):
+        columns, what = class_columns(prediction), "predictions with probabilities"
+    else:
+        low, high = prediction.interval(level)
+        columns = columns_of(prediction, low, high, targets)
+        what = f"predictions with {level:.0%} intervals"
     if out is None:
         write_columns(sys.stdout, columns)
         return
     with out.open("w", newline="", encoding="utf-8") as file:
         write_columns(file, columns)
-    say(f"{len(x_new)} predictions with {level:.0%} intervals written to {out}.")
+    say(f"{len(x_new)} {what} written to {out}.")

@@ -16,6 +16,7 @@ from bayesnet._errors import FileFormatError, InputError
 from bayesnet._types import ArrayLike
 from bayesnet.data import Scaling
 from bayesnet.pfn.bars import BarDistribution, Bars
+from bayesnet.pfn.classifier import ClassPFN
 from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.settings import Training
@@ -64,14 +65,16 @@ class PFN:
         )
 
     @staticmethod
-    def from_pretrained(name: str = "gp") -> PFN:
+    def from_pretrained(name: str = "gp") -> Any:
         """The weights `name` that ship with the library.
 
         "gp": Gaussian processes, Matern-5/2 and RBF, with random lengthscales, amplitude and
-        noise. Raises `InputError` for an unknown name and `FileFormatError` for weights that were
-        altered or are of another version.
+        noise. "classifier": class labels, a `bn.pfn.ClassPFN`. Raises `InputError` for an unknown
+        name and `FileFormatError` for weights that were altered or are of another version.
         """
         found = load_pretrained(name)
+        if isinstance(found, ClassPFN):
+            return found.cast(jnp.float32)
         if not isinstance(found, PFN):
             raise InputError(
                 f"The weights {name!r} are an AmortisedProcess: use "

@@ -6,8 +6,15 @@ from typing import Any
 
 from bayesnet._errors import UnsupportedError
 from bayesnet._types import ArrayLike
-from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.likelihoods import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    GaussianLikelihood,
+    resolve_likelihood,
+)
 from bayesnet.pfn.amortised import AmortisedProcess
+from bayesnet.pfn.class_posterior import ClassPosterior
+from bayesnet.pfn.classifier import ClassPFN
 from bayesnet.pfn.pfn import PFN
 from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.posterior.process import ProcessPosterior
@@ -15,7 +22,9 @@ from bayesnet.posterior.process import ProcessPosterior
 
 def is_pfn(inference: Any) -> bool:
     """Whether `inference` of `bn.fit` is the preset "pfn" or a PFN."""
-    return isinstance(inference, PFN) or (isinstance(inference, str) and inference == "pfn")
+    return isinstance(inference, (PFN, ClassPFN)) or (
+        isinstance(inference, str) and inference == "pfn"
+    )
 
 
 def is_amortised(inference: Any) -> bool:
@@ -35,19 +44,21 @@ def fit_pfn(
     scaling: Any = None,
     warn: bool = True,
     **unused: Any,
-) -> PFNPosterior | ProcessPosterior:
-    """The posterior of the prior on which the weights were trained ("gp" for the name "pfn",
-    "gp_process" for "amortised").
+) -> PFNPosterior | ProcessPosterior | ClassPosterior:
+    """The posterior of the prior on which the weights were trained ("gp" for the name "pfn", or
+    "classifier" where the likelihood is of classes; "gp_process" for "amortised").
 
     Raises `UnsupportedError` for a prior, target, likelihood or data that the weights cannot take.
     """
-    pfn: PFN | AmortisedProcess
-    if isinstance(inference, (PFN, AmortisedProcess)):
+    pfn: PFN | AmortisedProcess | ClassPFN
+    law = likelihood if likelihood is None else resolve_likelihood(likelihood)
+    of_classes = isinstance(law, (BernoulliLikelihood, CategoricalLikelihood))
+    if isinstance(inference, (PFN, AmortisedProcess, ClassPFN)):
         pfn = inference
     elif inference == "amortised":
         pfn = AmortisedProcess.from_pretrained()
     else:
-        pfn = PFN.from_pretrained("gp")
+        pfn = PFN.from_pretrained("classifier" if of_classes else "gp")
     kind = type(pfn).__name__
     name = "amortised" if kind == "AmortisedProcess" else "pfn"
     if prior is not None or target is not None:
@@ -56,7 +67,11 @@ def fit_pfn(
             f"({pfn.card['name']!r}): pass None as the prior, or train weights for yours with "
             f"bn.{kind}.train(prior) and pass them as inference=."
         )
-    usual = likelihood is None or likelihood in ("gaussian", GaussianLikelihood())
+    if isinstance(pfn, ClassPFN):
+        noisy = getattr(law, "label_noise", 0.0) != 0.0
+        usual = law is None or (of_classes and not noisy)
+    else:
+        usual = law is None or law == GaussianLikelihood()
     if not usual:
         raise UnsupportedError(
             f"inference={name!r} brings its own law of the noise: leave likelihood out, or train "
@@ -67,4 +82,8 @@ def fit_pfn(
         raise UnsupportedError(
             f"inference={name!r} has no use for {', '.join(given)}: leave it out."
         )
+    if isinstance(pfn, ClassPFN):
+        if scaling is not None:
+            raise UnsupportedError("A PFN for classes standardises inputs itself: leave scale out.")
+        return pfn.fit(X, y, classes=getattr(law, "classes", None), warn=warn)
     return pfn.fit(X, y, scaling=scaling, warn=warn)
