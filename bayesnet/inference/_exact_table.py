@@ -38,6 +38,19 @@ def table_of(data: Data) -> Table:
     return Table(x, y, rows(data.rows.y_var), rows(data.rows.weight))
 
 
+def some_rows(table: Table, count: int, seed: int) -> Table:
+    """`count` random rows, or the table itself if it has no more."""
+    n = len(table.x)
+    if n <= count:
+        return table
+    picked = np.sort(np.random.default_rng(seed).choice(n, count, replace=False))
+
+    def of(a: np.ndarray | None) -> np.ndarray | None:
+        return None if a is None else a[picked]
+
+    return Table(table.x[picked], table.y[picked], of(table.y_var), of(table.weight))
+
+
 @dataclass(frozen=True, eq=False)
 class NoiseLaw:
     """The noise levels `exp(loc + scale z)` (m,) of latents z, N(0, 1) each; `loc` None: no level."""
@@ -78,15 +91,8 @@ def available_gib() -> float:
     return float("inf")
 
 
-def check_memory(
-    iterative: bool, n: int, *, learning: bool, limit: float | None, eigen: bool
-) -> None:
-    """Raise `InputError`, before anything is tried, if n x n matrices do not fit.
-
-    Conjugate gradients need none.
-    """
-    if iterative:
-        return
+def check_memory(n: int, *, learning: bool, limit: float | None, eigen: bool) -> None:
+    """Raise `InputError`, before anything is tried, if n x n matrices do not fit."""
     copies = COPIES + COPIES_EIGEN * eigen + COPIES_LEARNING * learning
     needed = copies * 8.0 * n**2 / 2**30
     available = available_gib() if limit is None else limit
@@ -94,5 +100,5 @@ def check_memory(
         raise InputError(
             f"Exact inference on {n} rows needs about {needed:.1f} GiB ({copies:.0f} matrices of {n} x {n}), and "
             f"{available:.1f} GiB are free. Take fewer rows (about {int(n * np.sqrt(available / needed))} fit), "
-            "bn.Exact(solver='cg') with known noise, or a network: bn.fit(prior, X, y, inference='sghmc')."
+            "bn.Exact(solver='cg'), or a network: bn.fit(prior, X, y, inference='sghmc')."
         )

@@ -18,6 +18,7 @@ from bayesnet.inference._exact_table import (
     available_gib,
     check_memory,
     noise_law,
+    some_rows,
     table_of,
 )
 from bayesnet.likelihoods import GaussianLikelihood
@@ -30,7 +31,9 @@ from bayesnet.priors.scale_mixture import ScaleMixture
 from bayesnet.priors.variance_laws import InverseGamma
 
 PRESETS = ("infinite_width", "student_t")
-SOLVERS = ("cholesky", "cg")
+SOLVERS = ("auto", "cholesky", "cg")
+# Rows beyond which "auto" means conjugate gradients.
+CHOLESKY_ROWS = 5000
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,12 @@ class Exact:
             likelihood, as Lee et al. do; by quadrature if None.
         max_gib: memory that may be used; all that is free if None.
         solver: "cholesky", or "cg": preconditioned conjugate gradients, for tables whose matrices do not
-            fit into memory. For known noise and fixed hyper-parameters, of processes and Student-t
-            processes; means, (co)variances and draws, but no evidence and no leave-one-out.
+            fit into memory, of processes and Student-t processes: means, (co)variances and draws, but no
+            evidence and no leave-one-out; what is to be learned is learned on `learning_rows`. "auto": "cg"
+            beyond 5,000 rows where it can be had (not for other mixtures and hyper="hmc").
         cg_tolerance: relative residual at which conjugate gradients end.
+        learning_rows: rows, drawn at random, whose evidence decides on hyper-parameters and noise before
+            conjugate gradients condition on all rows.
         preset: "infinite_width" or "student_t": the prior is `bn.kernels.NNGP()`, or its
             `bn.ScaleMixture` with `bn.InverseGamma(2, 2)`; others are refused.
 
@@ -71,8 +77,9 @@ class Exact:
     tolerance: float = 1e-6
     importance_samples: int | None = None
     max_gib: float | None = None
-    solver: str = "cholesky"
+    solver: str = "auto"
     cg_tolerance: float = 1e-8
+    learning_rows: int = 2000
     preset: str | None = None
 
     # Tables are kept in float64.
@@ -91,6 +98,7 @@ class Exact:
         for name, value, low in (
             ("restarts", self.restarts, 0),
             ("draws", self.draws, 2),
+            ("learning_rows", self.learning_rows, 10),
             ("importance_samples", 100 if samples is None else samples, 10),
         ):
             if isinstance(value, bool) or int(value) != value or value < low:
@@ -157,18 +165,23 @@ class Exact:
         start = time.perf_counter()
         model = KernelModel(base, variances=self.learn_variances)
         noise = noise_law(likelihood, data)
-        if self.solver == "cg":
-            self._check_iterative(prior, model, noise)
-        check_memory(
-            self.solver == "cg",
-            len(table.x),
-            learning=bool(model.free.size or noise.size),
-            limit=self.max_gib,
-            eigen=isinstance(prior, ScaleMixture) and prior.noise == "outside",
-        )
-        problem = Problem(prior, model, noise, table, self)
         seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-        found = search(problem, seed, progress)
+        learning, used = bool(model.free.size or noise.size), table
+        iterative = self.iterative(prior, len(table.x))
+        if iterative:
+            self._check_iterative(prior)
+            used = some_rows(table, self.learning_rows, seed) if learning else table
+        if learning or not iterative:
+            check_memory(
+                len(used.x),
+                learning=learning,
+                limit=self.max_gib,
+                eigen=isinstance(prior, ScaleMixture) and prior.noise == "outside",
+            )
+        found = search(Problem(prior, model, noise, used, self), seed, progress)
+        problem = Problem(prior, model, noise, table, self)
+        if used is not table:
+            found.record["learned_on"] = len(used.x)
         posterior = ProcessPosterior(
             tuple(problem.prior_at(u) for u, _ in found.points),
             np.stack([noise.std(z) for _, z in found.points]),
@@ -190,14 +203,18 @@ class Exact:
         free = available_gib() if self.max_gib is None else self.max_gib
         return 8.0 * n**2 / 2**30 < 0.5 * free
 
-    def _check_iterative(self, prior: Any, model: KernelModel, noise: Any) -> None:
-        if model.free.size or noise.size:
+    def iterative(self, prior: Any, n: int) -> bool:
+        """Whether tables of n rows are solved by conjugate gradients."""
+        if self.solver != "auto":
+            return self.solver == "cg"
+        return n > CHOLESKY_ROWS and self.hyper != "hmc" and _has_closed_form(prior)
+
+    def _check_iterative(self, prior: Any) -> None:
+        if self.hyper == "hmc":
             raise UnsupportedError(
-                "Conjugate gradients give no evidence, by which hyper-parameters and noise are learned. Learn "
-                "them on some rows, and state what is found: bn.fit(prior, X[:2000], y[:2000], "
-                "inference='exact') has them as .prior and .noise_std * .scaling.y_scale."
+                "With solver='cg' hyper-parameters are learned as a point: hyper='map' or 'evidence'."
             )
-        if isinstance(prior, ScaleMixture) and not prior.scale_model().closed_form:
+        if not _has_closed_form(prior):
             raise UnsupportedError(
                 "With solver='cg' a scale mixture must have a closed form: bn.InverseGamma with noise "
                 "'inside'."
@@ -250,6 +267,10 @@ class Exact:
                         f"{name} is about noise in the units of y, but under noise='inside' the noise "
                         "scales with the function: use bn.ScaleMixture(..., noise='outside')."
                     )
+
+
+def _has_closed_form(prior: Any) -> bool:
+    return not isinstance(prior, ScaleMixture) or prior.scale_model().closed_form
 
 
 def _fits_preset(preset: str, prior: Any) -> bool:

@@ -33,6 +33,10 @@ class NTKEnsemble(Exact):
         """Whether `prior` is a `bn.kernels.NTK`, or a mixture of one, and the noise Gaussian."""
         return hasattr(base_of(prior), "nngp") and isinstance(likelihood, GaussianLikelihood)
 
+    def iterative(self, prior: Any, n: int) -> bool:
+        """Never: the law needs the factor of the table."""
+        return False
+
     def fit(
         self,
         prior: Any,
@@ -56,7 +60,7 @@ class NTKEnsemble(Exact):
             raise UnsupportedError(
                 "NTKEnsemble integrates by quadrature: leave importance_samples out."
             )
-        if self.hyper == "hmc" or self.learn_variances or self.solver != "cholesky":
+        if self.hyper == "hmc" or self.learn_variances or self.solver == "cg":
             raise UnsupportedError(
                 "NTKEnsemble has one set of variances and a factor of the table: leave hyper, learn_variances "
                 "and solver as they are."

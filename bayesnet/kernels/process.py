@@ -165,9 +165,14 @@ class InfiniteNetwork:
         if a.shape[1] != b.shape[1]:
             raise InputError(f"x1 has {a.shape[1]} columns, x2 has {b.shape[1]}.")
         check_direct(self, len(a), len(b))
-        if expands(self.layers) and not any(isinstance(x, jax.core.Tracer) for x in (a, b)):
+        if self.expands and not any(isinstance(x, jax.core.Tracer) for x in (a, b)):
             self._warn_of_expansion(a, b)
         return matrix_program(self.bare(), self.hyper, a, b)
+
+    @property
+    def expands(self) -> bool:
+        """Whether an activation has no closed form and is expanded (see `expansion_error`)."""
+        return expands(self.layers)
 
     def _warn_of_expansion(self, *rows: Array) -> None:
         worst = max(float(jnp.max(self.expansion_error(x))) for x in rows)

@@ -14,13 +14,17 @@ from scipy.special import logsumexp
 from bayesnet.data import Scaling
 from bayesnet.posterior.laplace_solution import Labels, LaplaceMode, laplace_mode
 from bayesnet.posterior.latent_process import (
+    POINTS,
     LatentProcess,
     LatentReport,
     Marginals,
     covariance_roots,
+    label_law,
     pick_nodes,
+    rule,
 )
 from bayesnet.posterior.process import _NONE, base_of
+from bayesnet.posterior.process_report import expansion_problems
 from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.process_blocks import jittered_cholesky
 from bayesnet.priors.scale_mixture import ScaleMixture
@@ -31,6 +35,8 @@ from bayesnet.priors.variance_laws import PointMass, log_density_of
 LEAST_PRIOR, LEAST, COARSE, SIZES, TOLERANCE = 30.0, 14.0, 13, (9, 17, 33, 65), 1e-3
 # Beyond these log scales class probabilities do not change any more.
 FARTHEST = 16.0
+# Rows whose labels are looked at, and nats a row that are worth a word (see `shortfall`).
+SHORTFALL_ROWS, NOTABLE_SHORTFALL = 64, 0.25
 # Nodes of less weight are left out.
 NEGLIGIBLE = 1e-6
 
@@ -202,8 +208,31 @@ class LaplacePosterior(LatentProcess):
             number += len(nodes.u)
         return out
 
+    @cached_property
+    def shortfall(self) -> float:
+        """Nats a row by which the table's own labels are less probable averaged over the Gaussian law than at
+        its mode (mean over at most `SHORTFALL_ROWS` rows).
+
+        Far from 0 the law reaches where labels are wrong, to which the true posterior does not go:
+        Laplace's approximation is then right about the class and too unsure of it (Kuss & Rasmussen 2005).
+        """
+        rows = np.linspace(0, len(self.x) - 1, min(len(self.x), SHORTFALL_ROWS)).astype(int)
+        at = np.arange(len(rows)), self.codes[rows]
+
+        def probability(f: np.ndarray) -> np.ndarray:
+            """Of the labels, for latents (s, n, K): (s, n)."""
+            return np.exp(label_law(self.likelihood, f).log_probabilities[:, *at])
+
+        averaged = probability(rule(self._marginals(self.x[rows]), POINTS)).mean(axis=0)
+        best = np.zeros(len(rows))
+        for nodes in self.solutions:
+            own = probability(np.stack([mode.f[rows] for mode in nodes.modes]))
+            best += np.exp(nodes.log_weight) @ own / len(self.priors)
+        return float(np.mean(np.log(best) - np.log(averaged)))
+
     def diagnostics(self) -> LatentReport:
-        """The evidence, and what there is to distrust: hyper-parameters at bounds, quadrature."""
+        """The evidence, and what there is to distrust: hyper-parameters at bounds, quadrature, a law
+        that is too wide (`shortfall`)."""
         evidence, error = self.log_evidence, max(nodes.error for nodes in self.solutions)
         lines = [
             f"Laplace approximation of {self.labels.outputs} latent function(s), "
@@ -211,10 +240,16 @@ class LaplacePosterior(LatentProcess):
             f"log evidence (approximate) {evidence:.3f}, {evidence / len(self.x):.3f} a row",
         ]
         problems = list(self.search.get("problems", ()))
+        problems += expansion_problems(self.prior, self.x)
         if any(len(nodes.u) > 1 for nodes in self.solutions):
             lines.append(f"error of the integral over the scale below {error:.1e} nats")
             if error > 10 * TOLERANCE:
                 problems.append(f"the integral over the scale is known to {error:.1e} nats only")
+        if self.shortfall > NOTABLE_SHORTFALL:
+            problems.append(
+                f"averaged over the Gaussian law the table's labels are {self.shortfall:.2f} nats a row less "
+                "probable than at its mode: predictions will be too unsure; use bn.SparseVariational()"
+            )
         lines += [f"{k} = {v}" for k, v in self.search.get("hyperparameters", {}).items()]
         headline = f"Laplace, log evidence {evidence:.3f}"
         return LatentReport(tuple(lines), headline, tuple(problems))

@@ -104,7 +104,8 @@ class ProcessPosterior:
     @property
     def iterative(self) -> bool:
         """Whether solves are by conjugate gradients: then there is no evidence or leave-one-out."""
-        return getattr(self.method, "solver", "cholesky") == "cg"
+        ask = getattr(self.method, "iterative", None)
+        return False if ask is None else bool(ask(self.prior, len(self.x)))
 
     def __getstate__(self) -> dict[str, Any]:
         # Factors are made again where they are needed.

@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from bayesnet.kernels.process import INACCURATE
+
+# Rows (the outermost ones) whose errors of expansion are looked at.
+EXPANSION_ROWS = 500
 # Jitter beyond this share of the mean variance is worth a word.
 NOTABLE_JITTER = 1e-8
 
@@ -22,6 +26,7 @@ class ProcessReport:
         rule: how the scale was integrated; quadrature_error: its estimated error (nats).
         jitter: the largest that was needed, relative to the mean variance.
         problems: one sentence for each reason not to trust the posterior.
+        learned_on: (rows, all rows) where hyper-parameters and noise are those of some rows.
     """
 
     log_evidence: float
@@ -32,6 +37,7 @@ class ProcessReport:
     jitter: float
     seconds: float
     problems: tuple[str, ...]
+    learned_on: tuple[int, int] | None = None
 
     @property
     def ok(self) -> bool:
@@ -51,6 +57,9 @@ class ProcessReport:
         ]
         if self.quadrature_error > 0:
             lines.append(f"error of the integral over the scale {self.quadrature_error:.1e} nats")
+        if self.learned_on is not None:
+            some, all_rows = self.learned_on
+            lines.append(f"learned on {some} random rows, conditioned on all {all_rows}")
         lines += [f"{name} = {value}" for name, value in self.hyperparameters.items()]
         return "\n".join(lines + [f"! {problem}" for problem in self.problems])
 
@@ -77,7 +86,8 @@ def process_report(posterior: Any) -> ProcessReport:
             f"a jitter of {jitter:.0e} of the mean variance was needed: rows are (nearly) equal, and the "
             "noise is small"
         )
-    scale = posterior.scaling.y_scale
+    problems += expansion_problems(posterior.priors[0], posterior.x)
+    scale, learned = posterior.scaling.y_scale, posterior.search.get("learned_on")
     return ProcessReport(
         float("nan") if posterior.iterative else posterior.log_evidence,
         tuple(
@@ -93,4 +103,21 @@ def process_report(posterior: Any) -> ProcessReport:
         jitter,
         float(sum(posterior.seconds.values())),
         tuple(problems),
+        None if learned is None else (int(learned), len(posterior.x)),
     )
+
+
+def expansion_problems(prior: Any, x: np.ndarray) -> list[str]:
+    """What `NNGP.kernel` warns of, for scaled rows `x` that came into its matrices another way."""
+    base = getattr(prior, "base", prior)
+    ask = getattr(base, "expansion_error", None)
+    if ask is None or not base.expands:
+        return []
+    rows = x if len(x) <= EXPANSION_ROWS else x[np.argsort(np.sum(x**2, axis=1))[-EXPANSION_ROWS:]]
+    worst = float(np.max(ask(rows)))
+    if worst <= INACCURATE:
+        return []
+    return [
+        f"activations are expanded to a relative error of {worst:.0e} at the outermost rows: take more terms, "
+        "bn.kernels.Activation(name, terms=1024), or a lower weight_std"
+    ]

@@ -20,6 +20,7 @@ from bayesnet.posterior.laplace_process import latent_mean
 from bayesnet.posterior.latent_process import POINTS, LatentProcess, LatentReport, Marginals
 from bayesnet.posterior.process import _NONE, base_of
 from bayesnet.posterior.process_prediction import ProcessPrediction, covariance_root, equal_mixture
+from bayesnet.posterior.process_report import expansion_problems
 from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.scale_mixture import ScaleMixture
 from bayesnet.priors.variance_laws import PointMass
@@ -175,7 +176,8 @@ class SparsePosterior(LatentProcess):
                 f"log of the scale {loc:.3f} +- {sd:.3f}, tied to the functions by {tie:.2f}"
             )
         lines += [f"{k} = {v}" for k, v in self.search.get("hyperparameters", {}).items()]
-        gain, problems = float(self.search["gain_left"]) / self.num_rows, []
+        gain = float(self.search["gain_left"]) / self.num_rows
+        problems = expansion_problems(self.prior, self.inducing)
         if not np.isfinite(self.elbo):
             problems.append("training diverged: lower learning_rate")
         elif gain > STILL_GAINING:

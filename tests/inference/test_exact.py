@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import integrate, stats
 
 import bayesnet as bn
 from bayesnet.data import Scaling
+from bayesnet.inference import exact as exact_module
 from bayesnet.inference._exact_search import Problem
 from bayesnet.inference._exact_table import NoiseLaw, Table
 from bayesnet.priors.kernel_model import KernelModel
@@ -291,8 +293,8 @@ def test_conjugate_gradients_equal_the_factorisation(keep):
 
 def test_what_conjugate_gradients_cannot_do_says_so():
     method = bn.Exact(solver="cg")
-    with pytest.raises(bn.UnsupportedError, match="Learn them on some rows"):
-        exact(likelihood=None, inference=method)
+    with pytest.raises(bn.UnsupportedError, match="learned as a point"):
+        exact(likelihood=None, inference=bn.Exact(solver="cg", hyper="hmc"))
     with pytest.raises(bn.UnsupportedError, match="closed form"):
         exact(bn.ScaleMixture(GP, bn.Gamma()), inference=method)
     x = np.linspace(0, 1, 400)[:, None]
@@ -303,6 +305,58 @@ def test_what_conjugate_gradients_cannot_do_says_so():
     }
     with pytest.raises(bn.InputError, match="did not reach"):
         bn.fit(prior, x, np.sin(99 * x), **hard)
+
+
+def wave(n):
+    rng = np.random.default_rng(4)
+    x = rng.uniform(-3, 3, (n, 1))
+    return x, np.sin(2 * x[:, 0]) + 0.2 * rng.normal(size=n)
+
+
+def test_many_rows_go_to_conjugate_gradients_by_themselves(monkeypatch):
+    monkeypatch.setattr(exact_module, "CHOLESKY_ROWS", 200)
+    x, y = wave(300)
+    prior = bn.GaussianProcess("rbf", bn.LogNormal(0.0, 1.0))
+    method = bn.Exact(restarts=0, learning_rows=120)
+    post = bn.fit(prior, x, y, inference=method)
+    assert post.iterative
+    assert "learned on 120 random rows, conditioned on all 300" in str(post.diagnostics())
+    # The same two steps by hand.
+    noise = float(post.noise_std[0, 0] * post.scaling.y_scale[0])
+    known = bn.GaussianLikelihood(noise)
+    full = bn.fit(post.prior, x, y, likelihood=known, inference=bn.Exact(solver="cholesky"))
+    assert not full.iterative
+    new = np.linspace(-3, 3, 20)[:, None]
+    a, b = post.predict(new), full.predict(new)
+    np.testing.assert_allclose(a.mean, b.mean, atol=1e-6)
+    np.testing.assert_allclose(a.std, b.std, rtol=1e-6)
+    # And not far from what all rows teach.
+    best = bn.fit(prior, x, y, inference=bn.Exact(restarts=0, solver="cholesky"))
+    assert 0.15 < noise < 0.25
+    np.testing.assert_allclose(post.prior.covariance.lengthscale, best.prior.covariance.lengthscale, rtol=0.3)  # fmt: skip
+    np.testing.assert_allclose(a.mean, best.predict(new).mean, atol=0.05)
+    assert not bn.fit(prior, x[:200], y[:200], inference=method).iterative
+
+
+def test_what_has_no_closed_form_is_factorised_whatever_its_size(monkeypatch):
+    monkeypatch.setattr(exact_module, "CHOLESKY_ROWS", 10)
+    method = bn.Exact()
+    assert method.iterative(GP, 11)
+    assert method.iterative(bn.ScaleMixture(GP, bn.InverseGamma()), 11)
+    assert not method.iterative(GP, 10)
+    assert not method.iterative(bn.ScaleMixture(GP, bn.InverseGamma(), noise="outside"), 11)
+    assert not replace(method, hyper="hmc").iterative(GP, 11)
+    assert not bn.NTKEnsemble().iterative(bn.kernels.NTK(), 11)
+
+
+def test_the_error_of_an_expansion_is_reported():
+    coarse = bn.kernels.Activation("elu", terms=32)
+    layers = bn.kernels.Serial(bn.kernels.Dense(4.0), coarse, bn.kernels.Dense())
+    with pytest.warns(bn.ConvergenceWarning, match="activations are expanded"):
+        post = exact(bn.kernels.NNGP(layers))
+    assert post.diagnostics().problems
+    fine = bn.kernels.NNGP(depth=1, activation="silu")
+    assert exact(fine).diagnostics().ok
 
 
 def test_presets_bring_their_priors():
@@ -334,7 +388,14 @@ def test_what_cannot_be_conditioned_says_what_fits():
         exact(GP, Y)
     with pytest.raises(bn.InputError, match="Known: evidence"):
         bn.Exact(hyper="laplace")
-    for bad in ({"restarts": -1}, {"tolerance": 0.0}, {"draws": 1}, {"max_gib": -1}):
+    for bad in (
+        {"learning_rows": 5},
+        {"solver": "lu"},
+        {"restarts": -1},
+        {"tolerance": 0.0},
+        {"draws": 1},
+        {"max_gib": -1},
+    ):
         with pytest.raises(bn.InputError):
             bn.Exact(**bad)
 

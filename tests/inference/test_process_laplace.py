@@ -297,3 +297,16 @@ def test_bad_input_is_named():
         fit().predict(X, y_var=np.ones((40, 1)))
     with pytest.raises(bn.InputError, match="chains"):
         bn.ProcessLaplace().fit(PROCESS, None, None, key=None, init=1)
+
+
+def test_a_law_that_is_too_wide_for_its_labels_says_so():
+    """With a large amplitude the Gaussian around the mode is unsure of the table's own labels."""
+    wide = fit(bn.ScaleMixture(PROCESS, 300.0), THREE, warn=False)
+    assert wide.shortfall > 0.25
+    assert any("too unsure" in problem for problem in wide.diagnostics().problems)
+    own = wide.predict(X).log_prob(THREE)
+    at_mode = log_softmax(wide.solutions[0].modes[0].f, axis=1)[np.arange(len(X)), THREE]
+    np.testing.assert_allclose(wide.shortfall, np.mean(at_mode - own.ravel()), rtol=1e-6)
+    narrow = fit(y=THREE)
+    assert 0 < narrow.shortfall < 0.25
+    assert narrow.diagnostics().ok
