@@ -86,7 +86,7 @@ class ClassPosterior:
         size = next((b for b in self.pfn.card["buckets"] if len(x) <= b), len(x))
         mask = jnp.arange(size) < len(x)
         classes = jnp.arange(network.max_classes) < k
-        found = []
+        found: list[tuple[View, tuple[Array, ...]]] = []
         for view in views:
             matrix, used = pad_columns(view.inputs(x).astype(np.float32), network.max_dim)
             filled = np.pad(matrix, ((0, size - len(x)), (0, 0)))
@@ -156,16 +156,15 @@ def average(
 ) -> PFNClassPrediction:
     """The mean of what views say: logits (q, K) of their slots and of the share of entropy (q,)."""
     k = len(labels)
-    total, share = 0.0, 0.0
+    queries = len(members[0][1])
+    total, share = np.zeros((queries, k)), np.zeros(queries)
     for view, logits, odds in members:
         p = np.asarray(jax.nn.softmax(np.asarray(logits, np.float32)[:, :k], axis=-1), np.float64)
         p = p / p.sum(axis=1, keepdims=True)
         total = total + p[:, view.slots] / len(members)
         share = share + 1 / (1 + np.exp(-np.asarray(odds, np.float64))) / len(members)
     log_p = np.log(np.maximum(total, 1e-30))[None]
-    return PFNClassPrediction(
-        LabelLaw(log_p, np.exp(log_p)), labels, np.asarray(share * math.log(k))
-    )
+    return PFNClassPrediction(LabelLaw(log_p, np.exp(log_p)), labels, share * math.log(k))
 
 
 @eqx.filter_jit

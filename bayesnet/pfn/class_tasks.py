@@ -164,7 +164,8 @@ class ClassTasks:
             )
             found = _binned_process(self.labels, k_labels, y, mean, std, noise)
         else:
-            found = _of_functions(self.labels, n, prior, k_function, k_labels, seen, noise)
+            f = _functions(self.labels.max_classes, prior, k_function, seen)
+            found = _of_functions(self.labels, n, k_labels, f, noise)
         codes, classes, target, entropy = found
         x, queries = _standardised(x[:, :n], x[:, n:], mask)
         batch = ClassBatch(
@@ -281,17 +282,20 @@ def _binned_process(
 
 
 @eqx.filter_jit
-def _of_functions(
-    labels: Labels, n: int, prior: Any, k_function: Key, key: Key, x: Array, noise: Array
-) -> Any:
-    """As `_binned_process` for functions that are drawn; the first `n` rows are the context's."""
-    k_count, k_bins, k_flip, k_noise, k_way, k_class, k_shift = jax.random.split(key, 7)
-    b, most = len(x), labels.max_classes
-    z = jax.random.normal(k_function, (b, most, prior.latent_size))
+def _functions(num: int, prior: Any, key: Key, x: Array) -> Float[Array, "b k n"]:
+    """`num` functions for each table, of mean 0 and sd 1 over its rows."""
+    z = jax.random.normal(key, (len(x), num, prior.latent_size))
     f = jax.vmap(lambda z, x: jax.vmap(lambda a: prior.apply(a, x)[:, 0])(z))(z, x)
     f = jnp.where(jnp.isfinite(f), f, 0.0)
     centred = f - f.mean(axis=-1, keepdims=True)
-    f = centred / jnp.maximum(f.std(axis=-1, keepdims=True), 1e-4)
+    return centred / jnp.maximum(f.std(axis=-1, keepdims=True), 1e-4)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _of_functions(labels: Labels, n: int, key: Key, f: Array, noise: Array) -> Any:
+    """As `_binned_process` for known functions (b, K, rows); the first `n` rows are the context's."""
+    k_count, k_bins, k_flip, k_noise, k_way, k_class, k_shift = jax.random.split(key, 7)
+    b, most = f.shape[:2]
     count = _num_classes(labels, k_count, b)
     # One function in bins.
     y = f[:, 0, :n] + noise[:, None] * jax.random.normal(k_noise, (b, n))

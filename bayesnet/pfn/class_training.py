@@ -19,8 +19,6 @@ from bayesnet.pfn.class_tasks import ClassBatch, ClassTasks, entropy_of
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.transformer import pad_columns
 
-# Tables of one evaluation, for each number of columns.
-_EVALUATED = 64
 # How much the head of the expected entropy counts beside that of the classes.
 _WEIGHT_ENTROPY = 0.1
 
@@ -117,10 +115,11 @@ class ClassObjective:
         """Tasks that no step draws, of every width, with contexts of all sizes."""
         batches = {}
         for i, d in enumerate(self.training.dims):
-            counts = np.linspace(0, self.training.buckets[-1], _EVALUATED).astype(int)
+            # As many as of a step: the programs that draw them are compiled already.
+            counts = np.linspace(0, self.training.buckets[-1], self.training.batch).astype(int)
             key = jax.random.fold_in(jax.random.key(self.training.seed + 3_000_003), i)
             part = i % len(self.tasks.weights)
-            batch = self.tasks.draw(key, _EVALUATED, counts, d, part)
+            batch = self.tasks.draw(key, len(counts), counts, d, part)
             batches[d] = padded(batch, self.training.max_dim)
         return batches
 

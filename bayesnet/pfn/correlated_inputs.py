@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Key
-from bayesnet.pfn.inputs import MixedInputs
+from bayesnet.pfn.inputs import InputLaw, MixedInputs
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class CorrelatedInputs:
     Raises `InputError` for probabilities out of range.
     """
 
-    base: MixedInputs = field(default_factory=MixedInputs)
+    base: InputLaw = field(default_factory=MixedInputs)
     correlated: float = 0.6
     rounded: float = 0.15
 
