@@ -11,7 +11,15 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Pages whose blocks match or fit several networks.
-LONG = ("targets", "likelihoods", "hyperparameters", "matching", "weight-priors", "pfn")
+LONG = (
+    "targets",
+    "likelihoods",
+    "hyperparameters",
+    "matching",
+    "weight-priors",
+    "pfn",
+    "process-classes",
+)
 RUNNABLE = [
     pytest.param(
         page,
