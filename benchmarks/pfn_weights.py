@@ -18,6 +18,9 @@ import bayesnet as bn
 from bayesnet.data import Scaling
 from bayesnet.pfn.certificate import certify
 from bayesnet.pfn.checkpoint import CHECKPOINT, restore, signature
+from bayesnet.pfn.class_certificate import certify as certify_classes
+from bayesnet.pfn.class_training import ClassObjective
+from bayesnet.pfn.classifier import ClassPFN, class_card
 from bayesnet.pfn.configurations import read_configuration
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.inputs import MixedInputs
@@ -71,6 +74,23 @@ def ship_process(configuration, options) -> None:
     print("bytes", path.stat().st_size)
 
 
+def ship_classifier(configuration, options) -> None:
+    """As below for classes."""
+    tasks, training = configuration.tasks, configuration.training
+    objective = ClassObjective(tasks, training)
+    state, step = restore(options.folder / CHECKPOINT, objective.start(), objective.identity())
+    card = class_card(tasks, dataclasses.replace(training, steps=step), options.name)
+    if options.note:
+        card["note"] = options.note
+    path = WEIGHTS / f"{options.name}.safetensors"
+    ClassPFN(state.network, card).save(path)
+    found = certify_classes(ClassPFN.load(path), tasks, tables=options.tables)
+    found.save(path)
+    for row in found.card["certificate"]:
+        print(row)
+    print("surprise limit", found.card["surprise_limit"], "bytes", path.stat().st_size)
+
+
 def score_process(found, tasks, d, n, tables):
     """As `bayesnet.pfn.certificate.score`, in the coordinates of the prior."""
     excess, transforms, sizes = [], [], []
@@ -118,6 +138,9 @@ def main() -> None:
     parser.add_argument("--note", default="")
     options = parser.parse_args()
     configuration = read_configuration(options.name)
+    if configuration.decoder == "classes":
+        ship_classifier(configuration, options)
+        return
     if configuration.decoder == "process":
         ship_process(configuration, options)
         return

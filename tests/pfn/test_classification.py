@@ -81,11 +81,12 @@ def table(n=12, d=2, classes=3, seed=0):
 # What it is trained on ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_class_of_a_table_owns_a_bin_and_no_other_does():
     labels = Labels(5, several=0.5)
     values = jax.random.normal(jax.random.key(0), (200, 400))
-    count = _num_classes(labels, jax.random.key(1), 200)
-    bins = draw_bins(labels, jax.random.key(2), values, count)
+    count = jax.jit(_num_classes, static_argnums=(0, 2))(labels, jax.random.key(1), 200)
+    bins = jax.jit(draw_bins, static_argnums=0)(labels, jax.random.key(2), values, count)
     owned = np.asarray(bins.owner).argmax(axis=-1)
     real = 1 + np.isfinite(bins.edges).sum(axis=1)
     assert set(np.asarray(count)) == {2, 3, 4, 5}
@@ -122,10 +123,8 @@ def test_targets_of_a_process_are_those_of_monte_carlo():
     np.testing.assert_allclose(entropy, inside, atol=0.03)
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [pytest.param(PLAIN, marks=pytest.mark.slow), Labels(3, logits=1.0, flipped=0.4)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", [PLAIN, Labels(3, logits=1.0, flipped=0.4)])
 def test_targets_of_known_functions_are_the_shares_of_their_labels(labels):
     """The rows of a table all have the value of its one query."""
     n = 6000
@@ -161,6 +160,7 @@ class Plain:
         return x, x * ~ignored[:, None]
 
 
+@pytest.mark.slow
 def test_correlated_inputs_have_unit_variance_and_leave_unused_columns_out():
     law = CorrelatedInputs(Plain(), correlated=1.0, rounded=0.0)
     x, seen = law.draw(jax.random.key(0), 200, 60, 1, 4)
@@ -175,6 +175,7 @@ def test_correlated_inputs_have_unit_variance_and_leave_unused_columns_out():
         CorrelatedInputs(rounded=2.0)
 
 
+@pytest.mark.slow
 def test_random_networks_are_linear_at_depth_0_and_finite_far_out():
     prior = RandomNetworks(2, depth=2, width=4, sparsity=0.0)
     z = jax.random.normal(jax.random.key(0), (prior.latent_size,))
