@@ -21,6 +21,7 @@ from bayesnet.inference._exact_table import (
     some_rows,
     table_of,
 )
+from bayesnet.kernels.matrices import check_direct
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.posterior.process import ProcessPosterior, base_of
 from bayesnet.priors import LatentPrior
@@ -178,6 +179,8 @@ class Exact:
                 limit=self.max_gib,
                 eigen=isinstance(prior, ScaleMixture) and prior.noise == "outside",
             )
+        if model.free.size and hasattr(base, "layers"):
+            check_direct(base, len(used.x), len(used.x))  # gradients are not made in blocks
         found = search(Problem(prior, model, noise, used, self), seed, progress)
         problem = Problem(prior, model, noise, table, self)
         if used is not table:

@@ -19,6 +19,7 @@ from bayesnet.inference._kernel_priors import (
     choose_kernel_prior,
     is_kernel_prior,
 )
+from bayesnet.kernels.matrices import check_direct
 from bayesnet.likelihoods import CategoricalLikelihood
 from bayesnet.posterior.laplace_process import LaplacePosterior, latent_mean, solve_labels
 from bayesnet.posterior.laplace_solution import Labels
@@ -113,8 +114,10 @@ class ProcessLaplace:
         kept = weight > 0
         table = Table(table.x[kept], table.y[kept], None, None)
         self._check_memory(len(table.x), outputs)
-        labels = Labels(table.y[:, 0].astype(int), weight[kept], outputs)
         model = KernelModel(base_of(prior), variances=self.learn_variances)
+        if model.free.size and hasattr(base_of(prior), "layers"):
+            check_direct(base_of(prior), len(table.x), len(table.x))
+        labels = Labels(table.y[:, 0].astype(int), weight[kept], outputs)
         problem = LaplaceProblem(prior, model, NoiseLaw(None, None, outputs), table, self, labels)
         seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
         found = search(problem, seed, progress)

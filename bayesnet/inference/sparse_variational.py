@@ -14,6 +14,7 @@ from scipy.cluster.vq import kmeans2
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._types import Key, PyTree
 from bayesnet.data import Data, as_matrix
+from bayesnet.inference._exact_table import available_gib
 from bayesnet.inference._kernel_priors import (
     check_kernel_prior,
     choose_kernel_prior,
@@ -143,6 +144,7 @@ class SparseVariational:
             )
         seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
         inducing = self._inducing_rows(x, data, seed)
+        _check_memory(len(data.rows.mask), len(inducing), outputs)
         with jax.enable_x64(True):
             problem = self._problem(prior, likelihood, data, model, inducing, outputs)
             params, trace = train(problem, self, key, progress)
@@ -266,6 +268,18 @@ class SparseVariational:
             given,
             fixed,
             jnp.asarray(inducing),
+        )
+
+
+def _check_memory(n: int, size: int, outputs: int) -> None:
+    """Raise `InputError` if the features of n rows, and the roots with what Adam keeps, do not fit."""
+    needed = 8.0 * (2.0 * n * size + 8.0 * outputs * size**2) / 2**30
+    available = available_gib()
+    if needed > available:
+        raise InputError(
+            f"{size} inducing rows for {n} rows and {outputs} latent function(s) need about {needed:.1f} GiB, "
+            f"and {available:.1f} GiB are free. Take fewer: bn.SparseVariational(inducing="
+            f"{max(int(size * available / needed), 1)})."
         )
 
 

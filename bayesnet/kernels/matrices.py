@@ -44,7 +44,7 @@ def kernel_matrix(
             that is free now; the message says how much is needed.
     """
     a, b = _tables(kernel, x1, x2)
-    size = _block_size(kernel, block, len(a), len(b))
+    size = block_size(kernel, block, len(a), len(b))
     _check_memory(kernel, len(a), len(b), size)
     out = np.empty((len(a), len(b)))
     places = [
@@ -82,7 +82,7 @@ def kernel_matvec(
         raise InputError(
             f"v must have shape ({len(b)},) or ({len(b)}, c), a row for each of x2, got {right.shape}."
         )
-    size = _block_size(kernel, block, len(a), len(b))
+    size = block_size(kernel, block, len(a), len(b))
     out = np.zeros((len(a), *right.shape[1:]))
     places = [
         (i, j)
@@ -104,7 +104,8 @@ def _tables(kernel: Any, x1: ArrayLike, x2: ArrayLike | None) -> tuple[np.ndarra
     return a, b
 
 
-def _block_size(kernel: Any, block: int | None, n: int, k: int) -> int:
+def block_size(kernel: Any, block: int | None, n: int, k: int) -> int:
+    """Rows and columns of a block: as asked for, or what keeps it below `BLOCK_BYTES`."""
     if block is not None:
         if isinstance(block, bool) or int(block) != block or block < 1:
             raise InputError(f"block must be a whole number of at least 1, got {block!r}.")

@@ -14,7 +14,7 @@ from bayesnet._errors import ConvergenceWarning, InputError
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
 from bayesnet.data import as_matrix
 from bayesnet.kernels.layers import check_std
-from bayesnet.kernels.matrices import check_direct, kernel_matrix, kernel_matvec
+from bayesnet.kernels.matrices import block_size, check_direct, kernel_matrix, kernel_matvec
 from bayesnet.kernels.programs import (
     both_program,
     diagonal_program,
@@ -194,6 +194,15 @@ class InfiniteNetwork:
         """
         return left_out_program(self.bare(), self.hyper, self._rows(x, "x"))
 
+    def in_parts(self, n: int, k: int) -> bool:
+        """Whether the matrix of n x k rows is too much for one block (see `in_blocks`)."""
+        return max(n, k) > block_size(self, None, n, k)
+
+    @property
+    def diagonal_rows(self) -> int:
+        """Rows whose variances are made at once."""
+        return block_size(self, None, 10**9, 10**9) ** 2
+
     def in_blocks(self, x1: ArrayLike, x2: ArrayLike | None = None, **options: Any) -> np.ndarray:
         """The matrix (n, k), or the square one of x1, as float64 NumPy array, block by block; options
         `block` and `progress`: see `bayesnet.kernels.kernel_matrix`."""
@@ -223,6 +232,7 @@ class InfiniteNetwork:
         `key` is an integer seed or a JAX key.
         """
         rows = self._rows(x, "x")
+        check_direct(self, len(rows), len(rows))
         draws = draw_program(self.bare(), num_samples * self.out_dim, self.hyper, as_key(key), rows)
         if not bool(jnp.isfinite(draws).all()):
             raise InputError(

@@ -146,6 +146,7 @@ class LaplacePosterior(LatentProcess):
         for prior in self.priors:
             model = KernelModel(base_of(prior))
             matrix = model.matrix(_NONE, self.x, self.x)
+            jittered_cholesky(matrix)  # modes of a few labels may exist where it is no covariance
             mean = latent_mean(model, _NONE, self.x, self.labels.outputs)
             out.append((model, solve_labels(prior, self.labels, matrix, mean)))
         return tuple(out)

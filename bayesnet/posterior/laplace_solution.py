@@ -22,7 +22,7 @@ from scipy import linalg
 from scipy.special import expit, log_expit, log_softmax
 
 from bayesnet._errors import InputError
-from bayesnet.priors.process_blocks import jittered_cholesky
+from bayesnet.priors.process_blocks import jittered_cholesky, not_definite
 
 # Newton's method ends with a step that moves no latent by more than this (it converges
 # quadratically); a step counts as a gain up to rounding.
@@ -211,10 +211,7 @@ def laplace_mode(labels: Labels, matrix: np.ndarray, mean: np.ndarray) -> Laplac
         try:
             factors = Factors(labels, matrix, f)
         except linalg.LinAlgError as error:
-            raise InputError(
-                "The covariance is not positive definite: the kernel is not a covariance, or its "
-                "hyper-parameters are extreme."
-            ) from error
+            raise not_definite(matrix) from error
         b = labels.hessian_times(f, f - mean) + labels.gradient(f)
         step = b - factors.solve(matrix @ b) - alpha
         moved, size = 0.0, 1.0

@@ -22,6 +22,7 @@ from bayesnet.posterior.process import _NONE, base_of
 from bayesnet.posterior.process_prediction import ProcessPrediction, covariance_root, equal_mixture
 from bayesnet.posterior.process_report import expansion_problems
 from bayesnet.priors.kernel_model import KernelModel
+from bayesnet.priors.process_blocks import jittered_cholesky
 from bayesnet.priors.scale_mixture import ScaleMixture
 from bayesnet.priors.variance_laws import PointMass
 
@@ -204,6 +205,6 @@ def project(
     """`A = C_xZ L^-T` (k, M) and the variance (k,) that inducing values leave, at s = 1."""
     square = model.matrix(u, inducing, inducing)
     level = JITTER * np.trace(square) / len(square)
-    factor = linalg.cholesky(square + level * np.eye(len(square)), lower=True)
+    factor, _ = jittered_cholesky(square + level * np.eye(len(square)))
     a = linalg.blas.dtrsm(1.0, factor, model.matrix(u, inducing, x), lower=1).T
     return a, np.maximum(model.diagonal(u, x) - np.sum(a**2, axis=1), 0.0)

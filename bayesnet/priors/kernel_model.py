@@ -79,6 +79,12 @@ class KernelModel:
         """The covariance (n, k); rows are padded, so that growing tables meet few shapes."""
         if self.covariance is not None and not self.traceable:
             return np.asarray(self.covariance.matrix((), x1, x2), np.float64)
+        if hasattr(self.prior, "in_parts") and self.prior.in_parts(len(x1), len(x2)):
+            # An infinite network on many rows, or on images: what is made on the way would not fit.
+            if x1 is x2:
+                return self.fixed(u).in_blocks(x1)
+            wide = pad_rows(np.asarray(x2, np.float64), bucket_size(len(x2)))
+            return self.fixed(u).in_blocks(x1, wide)[:, : len(x2)]
         padded = [pad_rows(np.asarray(x, np.float64), bucket_size(len(x))) for x in (x1, x2)]
         with jax.enable_x64(True):
             a, b = (jnp.asarray(x, jnp.float64) for x in padded)
@@ -91,6 +97,10 @@ class KernelModel:
     def diagonal(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
         """The variances (n,)."""
         if self.traceable:
+            part = getattr(self.prior, "diagonal_rows", len(x))
+            if len(x) > part:
+                pieces = [x[i : i + part] for i in range(0, len(x), part)]
+                return np.concatenate([self.diagonal(u, piece) for piece in pieces])
             rows = pad_rows(np.asarray(x, np.float64), bucket_size(len(x)))
             with jax.enable_x64(True):
                 values = _diagonal(self.covariance, self._hyper(u)[0], jnp.asarray(rows))

@@ -55,7 +55,7 @@ def test_what_does_not_fit_is_refused_with_the_estimate(monkeypatch):
     with pytest.raises(bn.InputError, match=r"1024 numbers a pair"):
         images.kernel(np.zeros((300, 1024)), np.zeros((300, 1024)))
     # A block of images is small enough for its moments.
-    assert matrices._block_size(images, None, 300, 300) ** 2 * 1024 * 8 * matrices.LIVE <= 2**28
+    assert matrices.block_size(images, None, 300, 300) ** 2 * 1024 * 8 * matrices.LIVE <= 2**28
 
 
 def test_bad_blocks_and_vectors():
