@@ -216,8 +216,8 @@ class InfiniteNetwork:
         return kernel_matvec(self, x1, v, x2, **options)
 
     def as_gpytorch(self) -> Any:
-        """This kernel as a gpytorch `Kernel` with fixed variances (needs torch and gpytorch); see
-        `bayesnet.kernels.torch_kernel`."""
+        """This kernel as a gpytorch `Kernel` whose variances can be trained (needs torch and gpytorch);
+        see `bayesnet.kernels.torch_kernel`."""
         from bayesnet.kernels.torch_kernel import as_gpytorch
 
         return as_gpytorch(self)
