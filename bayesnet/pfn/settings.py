@@ -86,7 +86,7 @@ class Training:
     def optimiser(self) -> optax.GradientTransformation:
         """Adam with clipped gradients."""
         schedule = optax.warmup_cosine_decay_schedule(
-            0.0, self.learning_rate, min(self.warmup, self.steps // 2 + 1), self.steps
+            0.0, self.learning_rate, min(self.warmup, self.steps // 2), self.steps
         )
         return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b1=0.9, b2=0.98))
 
