@@ -422,6 +422,20 @@ def test_classes_of_a_process_are_fitted_and_predicted(tmp_path, method, words):
     assert np.mean(right) > 0.8
 
 
+def test_a_latent_process_saved_from_python_is_predicted_by_position(tmp_path):
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    process = bn.GaussianProcess("rbf", 1.0)
+    labels = np.where(x[:, 0] > 0, "a", "b")
+    post = bn.fit(process, x, labels, likelihood="bernoulli", inference="process_laplace")
+    post.save(tmp_path / "m.bayesnet")
+    new = write_csv(tmp_path / "new.csv", "u,v", [(1, 2), (-1, 0)])
+    code, out, err = call("predict", tmp_path / "m.bayesnet", new)
+    assert code == 0, err
+    assert [row["predicted"] for row in csv.DictReader(out.splitlines())] == ["a", "b"]
+    narrow = write_csv(tmp_path / "narrow.csv", "u", [(1,)])
+    assert "has 1 columns" in refused("predict", tmp_path / "m.bayesnet", narrow)
+
+
 @pytest.mark.slow
 def test_many_numbers_are_fitted_by_inducing_values(tmp_path):
     data = heat_table(tmp_path / "heat.csv")

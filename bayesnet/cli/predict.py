@@ -87,7 +87,8 @@ def _inputs_and_targets(
     fix = "Fill in or remove such rows."
     if fitted.inputs is None:
         # Saved from Python without names: the order of columns is all there is.
-        expected = fitted.posterior.data.in_dim
+        posterior = fitted.posterior
+        expected = posterior.columns if hasattr(posterior, "columns") else posterior.data.in_dim
         if len(table.names) != expected:
             raise InputError(
                 f"{table.path} has {len(table.names)} columns, the model was fitted on {expected}; "
