@@ -2,8 +2,9 @@
 
 from bayesnet.pfn.amortised import AmortisedProcess
 from bayesnet.pfn.bars import BarDistribution, Bars
+from bayesnet.pfn.class_labels import Labels
 from bayesnet.pfn.class_posterior import ClassPosterior, PFNClassPrediction
-from bayesnet.pfn.class_tasks import ClassTasks, Labels
+from bayesnet.pfn.class_tasks import ClassTasks
 from bayesnet.pfn.classifier import ClassPFN
 from bayesnet.pfn.correlated_inputs import CorrelatedInputs
 from bayesnet.pfn.inputs import MixedInputs

@@ -16,9 +16,10 @@ from bayesnet._errors import FileFormatError, InputError, unknown_name
 from bayesnet._types import ArrayLike
 from bayesnet.data import as_matrix
 from bayesnet.likelihoods.labels import as_labels, check_classes, encode_labels
+from bayesnet.pfn.class_labels import Labels
 from bayesnet.pfn.class_network import ClassTransformer
 from bayesnet.pfn.class_posterior import ClassPosterior, PFNClassPrediction, average, many
-from bayesnet.pfn.class_tasks import ClassTasks, Labels
+from bayesnet.pfn.class_tasks import ClassTasks
 from bayesnet.pfn.class_training import ClassObjective
 from bayesnet.pfn.class_views import WIDER
 from bayesnet.pfn.correlated_inputs import CorrelatedInputs

@@ -21,7 +21,8 @@ from bayesnet._errors import InputError, unknown_name
 from bayesnet.defaults import default_lengthscale
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.networks import MLP
-from bayesnet.pfn.class_tasks import ClassTasks, Labels
+from bayesnet.pfn.class_labels import Labels
+from bayesnet.pfn.class_tasks import ClassTasks
 from bayesnet.pfn.correlated_inputs import CorrelatedInputs
 from bayesnet.pfn.inputs import MixedInputs
 from bayesnet.pfn.random_networks import RandomNetworks

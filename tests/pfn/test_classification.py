@@ -17,14 +17,8 @@ import bayesnet as bn
 from bayesnet.cli.app import app
 from bayesnet.pfn import ClassPFN, CorrelatedInputs, Labels, RandomNetworks
 from bayesnet.pfn.class_certificate import calibration_error
-from bayesnet.pfn.class_tasks import (
-    ClassTasks,
-    _binned_process,
-    _num_classes,
-    _of_functions,
-    _standardised,
-    draw_bins,
-)
+from bayesnet.pfn.class_labels import draw_bins, num_classes
+from bayesnet.pfn.class_tasks import ClassTasks, _binned_process, _of_functions, _standardised
 from bayesnet.pfn.class_training import ClassObjective
 from bayesnet.pfn.classifier import class_card
 from bayesnet.pfn.configurations import read_configuration
@@ -85,7 +79,7 @@ def table(n=12, d=2, classes=3, seed=0):
 def test_every_class_of_a_table_owns_a_bin_and_no_other_does():
     labels = Labels(5, several=0.5)
     values = jax.random.normal(jax.random.key(0), (200, 400))
-    count = jax.jit(_num_classes, static_argnums=(0, 2))(labels, jax.random.key(1), 200)
+    count = jax.jit(num_classes, static_argnums=(0, 2))(labels, jax.random.key(1), 200)
     bins = jax.jit(draw_bins, static_argnums=0)(labels, jax.random.key(2), values, count)
     owned = np.asarray(bins.owner).argmax(axis=-1)
     real = 1 + np.isfinite(bins.edges).sum(axis=1)
@@ -106,7 +100,7 @@ def test_targets_of_a_process_are_those_of_monte_carlo():
     noise = jnp.full(6, 0.3)
     codes, classes, target, entropy = _binned_process(PLAIN, key, y, mean, std, noise)
     k_count, k_bins, _ = jax.random.split(key, 3)
-    bins = draw_bins(PLAIN, k_bins, y, _num_classes(PLAIN, k_count, 6))
+    bins = draw_bins(PLAIN, k_bins, y, num_classes(PLAIN, k_count, 6))
     assert np.array_equal(codes, bins.codes(y))
     f = mean[..., None] + 0.4 * jax.random.normal(jax.random.key(4), (6, 4, 4000))
     drawn = f + 0.3 * jax.random.normal(jax.random.key(5), f.shape)
