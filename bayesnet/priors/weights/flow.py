@@ -26,7 +26,7 @@ class Coupling(eqx.Module):
 
     `z_j -> z_j exp(s_g) + t_g` for every latent j of group g that is not a pilot, and
     `(s, t) = W2 tanh(W1 z_pilots + b1) + b2`, s bounded, with parameters that
-    are a tenth of the fields. Pilots pass unchanged, so that it is inverted in
+    are `RATE` times the fields. Pilots pass unchanged, so that it is inverted in
     closed form (Dinh, Sohl-Dickstein & Bengio 2017, eq. 7-8, with an unequal split).
 
     Fields: `pilots`, positions (k,) in the flat latents, static; `w1` (k, h), `b1` (h,),
@@ -81,7 +81,7 @@ class Coupling(eqx.Module):
 
 
 class FlowLaw(LocatedLaw):
-    """`w = loc + exp(log_scale) * sinh(exp(log_tail) * asinh(c(z)) + skew / 10)`, c a chain of couplings.
+    """`w = loc + exp(log_scale) * sinh(exp(log_tail) * asinh(c(z)) + RATE skew)`, c a chain of couplings.
 
     The couplings make weights dependent: scales and means of all units or layers vary together,
     in whatever way a small network of a few latents says (common random scales as in GPi-H, several
