@@ -1,6 +1,8 @@
 """Classes under an infinite network and under its scale mixture, on scikit-learn's digits.
 
-Declared before the runs (after one look at split 0 for the time that a fit takes). Rows as in
+Declared before the runs, but after a trial for time on the first set, which showed test scores too: Laplace at variance
+factors 1, 8, 64 and under InverseGamma(2, 2), and the sparse method under that law. InverseGamma(1, 1) and the grid below
+were written down after it. Rows as in
 `classification.py`: classes 0 to 7, three disjoint sets of 200 rows to learn from and 280 to test on, and 118
 rows of the classes 8 and 9 each, told by predictive entropy (AUROC). Prior: 8 logits of an infinite relu
 network, three hidden layers, weight_std sqrt(2), bias_std 0.3, pixels in units of their sd. Arms:
