@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bayesnet import devices
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
@@ -103,6 +105,8 @@ def fit(
                 scaling,
                 dtype=jnp.float64 if exact else jnp.float32,
             )
+        if warn:
+            _warn_if_constant(likelihood, data)
         if exact:
             prior = method.choose_prior(prior, target, data)
             if prior is None:
@@ -155,6 +159,19 @@ def scaled_table(
             "y_scale is 1."
         )
     return likelihood, make_data(x_matrix, y_matrix, variance, scaling, weight=weight, dtype=dtype)
+
+
+def _warn_if_constant(likelihood: Any, data: Data) -> None:
+    """A table without any variation tells no scale of y: it is only centred."""
+    y = np.asarray(data.rows.y)[: data.num_rows]
+    if likelihood.scales_targets and len(y) > 1 and (np.ptp(y, axis=0) == 0).any():
+        warnings.warn(
+            "y is constant in the table, which says nothing of its scale: it is only centred, and "
+            "functions and noise of the prior have its own units. Rescale y yourself if these are "
+            "far from 1, or look whether y is the column you meant.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 @contextmanager

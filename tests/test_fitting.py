@@ -137,6 +137,14 @@ def test_awkward_tables_give_a_finite_posterior(case):
     assert "R-hat" in str(post.diagnostics())
 
 
+def test_a_constant_target_is_pointed_out_before_any_compute():
+    with (
+        pytest.warns(UserWarning, match="y is constant"),
+        pytest.raises(bn.InputError, match="The prior is for 2 inputs"),
+    ):
+        bn.fit(PRIOR, X[:, :1], np.full(8, 7.0))
+
+
 def test_frames_and_lists_give_the_same_posterior():
     pd = pytest.importorskip("pandas")
     expected = bn.fit(PRIOR, X, Y, inference=SHORT, warn=False)
