@@ -17,8 +17,9 @@ from bayesnet.priors.weights.located import LocatedLaw, Recipe, check_positive
 # Couplings change log scales by at most this, so that no latents overflow.
 LARGEST_LOG_SCALE = 3.0
 # Steps of an optimiser that moves every parameter alike (Adam), relative to those in log scales:
-# a conditioner sums many parameters, and a skewness of all weights of an array adds up.
-RATE = 0.1
+# a conditioner sums many parameters, and a skewness of all weights of an array adds up. With 0.1, 400
+# steps left a flow in 13 dimensions further from its target than Gaussian weights.
+RATE = 0.02
 
 
 class Coupling(eqx.Module):
