@@ -18,6 +18,7 @@ LONG = (
     "matching",
     "weight-priors",
     "pfn",
+    "pfn-classification",
     "process-classes",
 )
 RUNNABLE = [
