@@ -5,7 +5,8 @@ chosen at a time until one of the best 1 % is found, at most 40 (41 where it was
 before the run: `typical` (the default process of `fit`), `median` (independent lengthscales, log-normal with
 median sqrt(2 d), sd 0.7; shorter for many inputs), `wide` (the same median, sd 1.2), and BoTorch's SingleTaskGP.
 Added after the first seed of these was seen: `rescaled` and `rescaled_wide`, the lengthscales of `median` and `wide`
-and the variance as latents of the posterior (`bn.match_rescaled`).
+and the variance as latents of the posterior (`bn.match_rescaled`). Added last, to tell the prior from the network
+and its chains: `exact`, the very process of `typical` with its hyper-parameters at their mode (`bn.Exact(hyper="map")`), and `amortised`.
 No table of real data is looked at.
 
     python benchmarks/loop_prior.py --seeds 5
@@ -45,7 +46,7 @@ FUNCTIONS = {
 
 def lengthscales(arm: str, dim: int) -> bn.LogNormal:
     """The law of the lengthscales of an arm, in scaled coordinates."""
-    if arm == "typical":
+    if arm in ("typical", "exact", "amortised"):
         return default_lengthscale(dim)
     spread = 1.2 if arm.endswith("wide") else 0.7
     return bn.LogNormal(np.full(dim, 0.5 * np.log(2.0 * dim)), spread)
@@ -71,7 +72,13 @@ def network(arm: str) -> type:
             self.seed = seed
             dim = pool.X.shape[1]
             law = lengthscales(arm, dim)
-            if arm.startswith("rescaled"):
+            if arm == "amortised":
+                settings = LoopSettings("amortised", maximize=pool.maximize)
+            elif arm == "exact":
+                process = bn.GaussianProcess("matern52", law, bn.LogNormal(0.0, 0.5))
+                method = bn.Exact(hyper="map")
+                settings = LoopSettings(method, prior=process, maximize=pool.maximize)
+            elif arm.startswith("rescaled"):
                 settings = LoopSettings("hmc", prior=rescaled(arm, dim), maximize=pool.maximize)
             else:
                 target = bn.GaussianProcess("matern52", law, bn.LogNormal(0.0, 0.5))
@@ -91,7 +98,16 @@ def pool_of(name: str) -> Pool:
     return Pool(x.numpy(), y.numpy(), maximize=True)
 
 
-ARMS = ("typical", "median", "wide", "rescaled", "rescaled_wide", "botorch_gp")
+ARMS = (
+    "typical",
+    "median",
+    "wide",
+    "rescaled",
+    "rescaled_wide",
+    "exact",
+    "amortised",
+    "botorch_gp",
+)
 
 
 def main() -> None:
