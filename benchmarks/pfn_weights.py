@@ -158,9 +158,9 @@ def main() -> None:
     pfn = certify(
         bn.PFN.load(path),
         tasks,
-        dims=(1, 2, 3, 4),
+        dims=tuple(d for d in training.dims if d <= 4),
         tables=options.tables,
-        outside=leaving_the_prior(tasks.max_rows),
+        outside=leaving_the_prior(tasks.max_rows) if options.name == "gp" else None,
     )
     pfn.save(path)
     for row in pfn.card["certificate"]:

@@ -5,8 +5,9 @@
 `CorrelatedInputs`.
 [training] holds the fields of `Training`; [likelihood] `noise_std`; every [[prior]] is one part of
 the mixture: `kind = "gp"` with `kernel`, `lengthscale`, `outputscale`, or `kind = "network"` with
-`hidden`, `activation`, or `kind = "architectures"` with the fields of `RandomNetworks`; `weight` says how often it is chosen. A law is a number, or
-`{ loc = 0.0, scale = 0.5 }` (log-normal); `lengthscale = "default"` is the law of the library's
+`hidden`, `activation`, or `kind = "architectures"` with the fields of `RandomNetworks`; `weight`
+says how often it is chosen. A law is a number, `{ loc = 0.0, scale = 0.5 }` (log-normal), or
+`{ a = 2.0, b = 2.0 }` (inverse gamma); `lengthscale = "default"` is the law of the library's
 default process, which depends on the number of columns.
 """
 
@@ -28,7 +29,7 @@ from bayesnet.pfn.inputs import MixedInputs
 from bayesnet.pfn.random_networks import RandomNetworks
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.tasks import Mixture, Tasks
-from bayesnet.priors import GaussianProcess, LogNormal, NetworkPrior
+from bayesnet.priors import GaussianProcess, InverseGamma, LogNormal, NetworkPrior
 
 FOLDER = Path(__file__).parent / "configs"
 # Fields of `CorrelatedInputs` beside those of its base.
@@ -83,6 +84,7 @@ class ArchitecturesOf:
         return RandomNetworks(d, self.depth, self.width, self.sparsity, self.scale, self.gain)
 
 
+_LAWS = {frozenset(("loc", "scale")): LogNormal, frozenset("ab"): InverseGamma}
 KINDS = {"gp": ProcessOf, "network": NetworkOf, "architectures": ArchitecturesOf}
 
 
@@ -170,9 +172,11 @@ def _make(cls: Any, entries: Any, where: str, **given: Any) -> Any:
 
 def _value(value: Any, what: str) -> Any:
     if isinstance(value, dict):
-        if set(value) != {"loc", "scale"}:
+        law = _LAWS.get(frozenset(value))
+        if law is None:
             raise InputError(
-                f"{what}: a law is {{ loc = ..., scale = ... }} (log-normal), got {value}."
+                f"{what}: a law is {{ loc = ..., scale = ... }} (log-normal) or "
+                f"{{ a = ..., b = ... }} (inverse gamma), got {value}."
             )
-        return LogNormal(value["loc"], value["scale"])
+        return law(**value)
     return tuple(value) if isinstance(value, list) else value

@@ -69,7 +69,9 @@ class PFN:
         """The weights `name` that ship with the library.
 
         "gp": Gaussian processes, Matern-5/2 and RBF, with random lengthscales, amplitude and
-        noise. "classifier": class labels, a `bn.pfn.ClassPFN`. Raises `InputError` for an unknown
+        noise. "bnn": tanh and relu networks matched to the library's default process, and "heavy":
+        Student-t processes with 4 degrees of freedom, each for 1 and 2 columns.
+        "classifier": class labels, a `bn.pfn.ClassPFN`. Raises `InputError` for an unknown
         name and `FileFormatError` for weights that were altered or are of another version.
         """
         found = load_pretrained(name)

@@ -120,6 +120,12 @@ def test_shipped_configurations_are_read():
     assert configuration.tasks.max_rows >= 100
     kernels = [p.covariance.name for p in configuration.tasks.parts(3)]
     assert kernels == ["matern52", "rbf"]
+    # Student-t processes: the variance, not the standard deviation, is inverse gamma.
+    for part in read_configuration("heavy").tasks.parts(2):
+        precision = 1 / np.asarray(part.covariance.draw(jax.random.key(0), 4000)["outputscale"])
+        # Of the Gamma law with shape 2 and rate 2: mean 1, variance 1/2.
+        assert abs(precision.mean() - 1.0) < 5 * np.sqrt(0.5 / precision.size)
+        assert abs(precision.var() - 0.5) < 0.1
 
 
 @pytest.mark.parametrize(

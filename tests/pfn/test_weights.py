@@ -1,9 +1,11 @@
 """The weights that ship: what their card claims, on tables that nobody chose them by."""
 
+import jax
 import numpy as np
 import pytest
 
 import bayesnet as bn
+from bayesnet.pfn.configurations import read_configuration
 from bayesnet.pfn.setup import WEIGHTS
 
 
@@ -46,6 +48,34 @@ def test_the_function_is_uncertain_far_from_the_table(pfn):
     posterior = pfn.fit(x, np.sin(2 * x), warn=False)
     near, far = posterior.predict(np.array([[0.0], [3.5]]), warn=False).epistemic_std[:, 0]
     assert near < 0.3 * far
+
+
+@pytest.mark.parametrize("name", [pytest.param("bnn", marks=pytest.mark.slow), "heavy"])
+def test_weights_of_other_priors(name):
+    """What their cards claim, on new tables: 90 % intervals hold 90 % of what the prior draws."""
+    assert (WEIGHTS / f"{name}.safetensors").stat().st_size < 12e6
+    pfn = bn.PFN.from_pretrained(name)
+    assert {row["d"] for row in pfn.card["certificate"]} == {1, 2}
+    assert (pfn.max_rows, pfn.max_dim) == (100, 2)
+    tasks = read_configuration(name).tasks
+    for d in (1, 2):
+        part = 0 if name == "heavy" else 1
+        batch = tasks.draw(jax.random.key(99 + d), 48, np.full(48, 30), d, part)
+        rng = np.random.default_rng(d)
+        y = batch.f_mean + batch.y_std * rng.normal(size=batch.f_mean.shape)
+        means, inside = [], []
+        for i in range(48):
+            law = pfn.fit(
+                batch.x[i, :30], batch.y[i, :30], scaling=bn.data.Scaling.identity(d, 1), warn=False
+            ).predict(batch.queries[i], warn=False)
+            low, high = law.interval(0.9)
+            inside.append(np.mean((low[:, 0] < y[i]) & (y[i] < high[:, 0])))
+            means.append(law.mean[:, 0])
+        # Tables are independent, rows of one are not: the error is that of the tables.
+        error = np.std(inside, ddof=1) / np.sqrt(len(inside))
+        assert abs(np.mean(inside) - 0.9) < 4 * error + 0.01
+        gone = np.median(np.abs(np.asarray(means) - batch.f_mean)) / np.median(np.abs(batch.f_mean))
+        assert gone < 0.5
 
 
 @pytest.mark.slow
