@@ -9,7 +9,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 STORIES = sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem != "demo")
-FIGURES = ("prior_functions.png", "predictions.png", "optimization.png")
+FIGURES = ("prior_functions.png", "predictions.png", "optimization.png", "one_pass.png")
 
 
 def run(name: str, tmp_path: Path, **extra: str) -> str:
@@ -46,7 +46,15 @@ def test_demo_prints_its_numbers_and_saves_its_figures(tmp_path):
     for package in ("sklearn", "torch", "optuna", "matplotlib"):
         pytest.importorskip(package)
     printed = run("demo", tmp_path, BAYESNET_DEMO_OUTPUT=str(tmp_path / "out"))
-    for words in ("matched prior", "N(0,1) prior", "GP (BoTorch)", "random search", "One split"):
+    for words in (
+        "matched prior",
+        "N(0,1) prior",
+        "GP (BoTorch)",
+        "random search",
+        "One split",
+        "PFN of networks",
+        "One table",
+    ):
         assert words in printed
     for name in FIGURES:
         assert (tmp_path / "out" / name).stat().st_size > 10_000

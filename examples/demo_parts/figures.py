@@ -1,4 +1,4 @@
-"""The demo's three pictures. Colours are those of Okabe and Ito, told apart by every eye."""
+"""The demo's four pictures. Colours are those of Okabe and Ito, told apart by every eye."""
 
 from __future__ import annotations
 
@@ -108,6 +108,43 @@ def _calibration(ax: Any, results: list[Any], y: np.ndarray) -> None:
         ylim=(0, 1.0),
     )
     ax.legend(loc="upper left", fontsize=9)
+
+
+def side_by_side(
+    path: Path, conditioned: list[Any], x: np.ndarray, split: Any, labels: Any
+) -> None:
+    """One panel a posterior on one scale: its mean, the band of the function, that of new rows."""
+    X, X_test, y, y_test = split
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(conditioned), figsize=(4.2 * len(conditioned), 4.6), sharex=True, sharey=True
+        )
+        for ax, one, colour in zip(axes, conditioned, COLOURS, strict=False):
+            band, at = one.band, x[:, 0]
+            held_out = ax.plot(X_test[:, 0], y_test, ".", color=GREY, ms=4, alpha=0.45)[0]
+            ax.fill_between(at, band.low, band.high, color=colour, alpha=0.15, lw=0)
+            low, high = band.mean - band.std, band.mean + band.std
+            ax.fill_between(at, low, high, color=colour, alpha=0.45, lw=0)
+            ax.plot(at, band.mean, color=colour, lw=1.8)
+            rows = ax.plot(X[:, 0], y, "o", color="black", ms=3.2)[0]
+            seconds = one.result.seconds
+            spent = f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+            ax.set_title(f"{one.result.name}: {spent}")
+            ax.set_xlabel(labels[0])
+        axes[0].set_ylabel(labels[1])
+        axes[0].set_xlim(x.min(), x.max())
+        # In grey, as one legend stands for bands of several colours.
+        key = {
+            "rows of the table": rows,
+            "held-out rows": held_out,
+            "function: mean and sd (epistemic)": plt.Rectangle(
+                (0, 0), 1, 1, color=GREY, alpha=0.5, lw=0
+            ),
+            "90 % of new observations": plt.Rectangle((0, 0), 1, 1, color=GREY, alpha=0.15, lw=0),
+        }
+        figure.legend(key.values(), key.keys(), loc="outside lower center", ncols=4, fontsize=10)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
 
 
 def optimization(path: Path, outcome: Any) -> None:
