@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Key
-from bayesnet.pfn.inputs import InputLaw, MixedInputs
+from bayesnet.pfn.inputs import WARP, InputLaw, MixedInputs
+from bayesnet.pfn.warps import warped
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class CorrelatedInputs:
     """Independent columns of another law, some of them mixed with each other or rounded.
 
     Args:
-        base: the law of the columns before they are mixed.
+        base: the law of the columns before they are mixed; `warped` of a `MixedInputs` is of the
+            columns after.
         correlated: the probability that the columns of a task are mixed. x becomes
             `sqrt(1 - r) x + sqrt(r) x A`, A a random matrix of random rank, r uniform.
         rounded: the probability that a column is rounded, to steps of 0.5 to 1.5 sd.
@@ -40,7 +42,12 @@ class CorrelatedInputs:
         x, seen = self.base.draw(k_base, size, rows, queries, d)
         relevant = (seen != 0).any(axis=1, keepdims=True)
         x = _mixed(self.correlated, self.rounded, k_mix, x)
-        return x, x * relevant
+        seen = x * relevant
+        # Columns are warped as they are in the end, not as they were before they were mixed.
+        chance = getattr(self.base, "warped", 0.0)
+        if chance:
+            seen = warped(chance, jax.random.fold_in(k_mix, WARP), seen)
+        return x, seen
 
 
 @partial(jax.jit, static_argnums=(0, 1))

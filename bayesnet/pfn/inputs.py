@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,11 +13,14 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Float, Key
+from bayesnet.pfn.warps import warped
 from bayesnet.priors.matching.points import as_point_law
 
 KINDS = ("uniform", "normal", "clustered", "skewed", "binary")
 # Queries beyond the context are drawn from this box around it.
 WIDE = 2.5
+# Far from the indices of keys that are split off: `fold_in(key, i)` is `split(key, n)[i]`.
+WARP = 1_000_003
 
 
 class InputLaw(Protocol):
@@ -40,6 +43,8 @@ class MixedInputs:
         unused: the probability that the function ignores a column (never all of them).
         wide: the probability that a task's queries are uniform in the box [-2.5, 2.5] instead of
             following the law of the context.
+        warped: the probability that the prior sees a column through a random monotone map
+            (`bayesnet.pfn.warps`), which makes functions that are not stationary.
 
     Raises `InputError` for weights or probabilities out of range.
     """
@@ -47,6 +52,7 @@ class MixedInputs:
     weights: tuple[float, ...] = (0.35, 0.35, 0.1, 0.1, 0.1)
     unused: float = 0.15
     wide: float = 0.3
+    warped: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", tuple(float(w) for w in self.weights))
@@ -54,12 +60,21 @@ class MixedInputs:
             raise InputError(
                 f"weights are {len(KINDS)} numbers, 0 or more, for {', '.join(KINDS)}."
             )
-        if not (0 <= self.unused < 1 and 0 <= self.wide <= 1):
-            raise InputError("unused and wide are probabilities.")
+        if not (0 <= self.unused < 1 and 0 <= self.wide <= 1 and 0 <= self.warped <= 1):
+            raise InputError("unused, wide and warped are probabilities.")
+
+    def __repr__(self) -> str:
+        # Checkpoints and cards name inputs as they did before there were warps.
+        last = f", warped={self.warped}" if self.warped else ""
+        return f"MixedInputs(weights={self.weights}, unused={self.unused}, wide={self.wide}{last})"
 
     def draw(self, key: Key, size: int, rows: int, queries: int, d: int) -> tuple[Array, Array]:
         """See `InputLaw`."""
-        return _mixed(self, size, rows, queries, d, key)
+        x, seen = _mixed(replace(self, warped=0.0), size, rows, queries, d, key)
+        if self.warped:
+            # A key of its own: what is drawn without warps stays what it was.
+            seen = warped(self.warped, jax.random.fold_in(key, WARP), seen)
+        return x, seen
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
