@@ -180,23 +180,28 @@ class PFNRegressor(BNNRegressor):
 
     Args:
         weights: the name of shipped weights ("gp"), a file of them, or a `bn.PFN`.
+        ensemble: how many views of the table are averaged (orders of columns, monotone maps of
+            columns and targets).
         longer: for tables of more rows than the weights were trained for: "subsample" (a random
             choice of rows, by `random_state`) or "error".
-        random_state: of the choice of rows; an integer makes it repeatable.
+        random_state: of the choice of rows and of orders; an integer makes them repeatable.
         device: "auto", "cpu", "gpu", "gpu:1".
 
-    Attributes and methods are those of `BNNRegressor`; `posterior_` is a `bn.pfn.PFNPosterior`.
+    Attributes and methods are those of `BNNRegressor`; `posterior_` is a `bn.pfn.PFNPosterior` or, of
+    more than one view, a `bn.pfn.PFNEnsemble`.
     """
 
     def __init__(
         self,
         weights: Any = "gp",
         *,
+        ensemble: int = 1,
         longer: str = "subsample",
         random_state: Any = None,
         device: Any = "auto",
     ) -> None:
         self.weights = weights
+        self.ensemble = ensemble
         self.longer = longer
         self.random_state = random_state
         self.device = device
@@ -218,7 +223,9 @@ class PFNRegressor(BNNRegressor):
             if not isinstance(pfn, PFN):
                 is_file = str(pfn).endswith(".safetensors")
                 pfn = PFN.load(pfn) if is_file else PFN.from_pretrained(pfn)
-            self.posterior_ = pfn.fit(X, y, longer=self.longer, seed=seed)
+            self.posterior_ = pfn.fit(
+                X, y, ensemble=self.ensemble, longer=self.longer, seed=seed
+            )
         return self
 
 

@@ -7,6 +7,7 @@ from bayesnet.pfn.class_posterior import ClassPosterior, PFNClassPrediction
 from bayesnet.pfn.class_tasks import ClassTasks
 from bayesnet.pfn.classifier import ClassPFN
 from bayesnet.pfn.correlated_inputs import CorrelatedInputs
+from bayesnet.pfn.ensemble import PFNEnsemble
 from bayesnet.pfn.inputs import MixedInputs
 from bayesnet.pfn.pfn import PFN
 from bayesnet.pfn.posterior import PFNPosterior
@@ -29,6 +30,7 @@ __all__ = [
     "MixedInputs",
     "Mixture",
     "PFNClassPrediction",
+    "PFNEnsemble",
     "PFNPosterior",
     "RandomNetworks",
     "Tasks",

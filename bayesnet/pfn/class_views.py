@@ -15,6 +15,7 @@ import numpy as np
 
 from bayesnet.data import standardization
 from bayesnet.pfn.class_tasks import FAR
+from bayesnet.pfn.squash import robust_scale, squash
 
 # What to do with tables of more columns than the network accepts.
 WIDER = ("error", "project", "subsample")
@@ -49,8 +50,7 @@ class View:
         scaled = scaled[:, self.columns]
         if self.squash is None:
             return scaled
-        middle, width = self.squash
-        return np.arcsinh(2.0 * (scaled - middle) / width)
+        return squash(scaled, self.squash)
 
     @property
     def slots(self) -> np.ndarray:
@@ -80,17 +80,13 @@ def make_views(
         rng = np.random.default_rng([seed, turn, 1])
         chosen = rng.permutation(d)[:kept] if turn or kept < d else np.arange(d)
         source = (scaled if project is None else scaled @ project)[:, chosen]
-        squash = None
-        if turn % 2:
-            low, middle, high = np.quantile(source, [0.25, 0.5, 0.75], axis=0)
-            width = np.where(high - low > 1e-9, (high - low) / 1.35, 1.0)
-            squash = np.stack([middle, width])
+        robust = robust_scale(source) if turn % 2 else None
         view = View(
             loc,
             scale,
             project,
             chosen,
-            squash,
+            robust,
             np.zeros(kept),
             np.ones(kept),
             orders[m % len(orders)],
@@ -98,7 +94,7 @@ def make_views(
         centre, spread = standardization(view._raw(x))
         # Projections on nothing are 0 up to rounding: they have no scale.
         spread = np.where(spread > 1e-9, spread, 1.0)
-        views.append(View(loc, scale, project, chosen, squash, centre, spread, view.order))
+        views.append(View(loc, scale, project, chosen, robust, centre, spread, view.order))
     return views
 
 

@@ -68,11 +68,7 @@ def sample_paths(posterior: Any, matrix: np.ndarray, num: int, seed: int) -> np.
     n, rows = len(matrix), data.num_rows
     if num < 1:
         raise InputError(f"num must be at least 1, got {num}.")
-    if rows + n > pfn.max_rows:
-        raise InputError(
-            f"Point after point needs {rows} + {n} rows of context, the PFN was trained for "
-            f"{pfn.max_rows}: use predict(x).sample(seed, num), or fewer points."
-        )
+    check_room(posterior, n)
     scaled = data.scaling.x_in(matrix).astype(np.float32)
     points, _ = pad_columns(scaled, pfn.network.max_dim)
     rng = np.random.default_rng(seed)
@@ -89,6 +85,16 @@ def sample_paths(posterior: Any, matrix: np.ndarray, num: int, seed: int) -> np.
         np.put_along_axis(unsorted, order, drawn, axis=1)
         out.append(unsorted)
     return data.scaling.y_out(np.stack(out, axis=-1).astype(np.float64))
+
+
+def check_room(posterior: Any, n: int) -> None:
+    """Raises `InputError` if the table with `n` more rows is longer than the PFN was trained for."""
+    rows, most = posterior.data.num_rows, posterior.pfn.max_rows
+    if rows + n > most:
+        raise InputError(
+            f"Point after point needs {rows} + {n} rows of context, the PFN was trained for "
+            f"{most}: use predict(x).sample(seed, num), or fewer points."
+        )
 
 
 @eqx.filter_jit
@@ -122,19 +128,35 @@ def _paths(
     points: Float[Array, "s n d"],
     uniforms: Float[Array, "s n"],
 ) -> Float[Array, "s n"]:
-    x, y, mask, used = context
-
     def path(item: tuple[Array, Array]) -> Array:
-        def step(state: Any, now: Any) -> Any:
-            x, y, mask = state
-            i, point, u = now
-            logits, _ = network(x, y, mask, point[None], used, bars)
-            drawn = bars.law(logits[0]).quantile(u)
-            at = rows + i
-            state = x.at[at].set(point), y.at[at].set(drawn), mask.at[at].set(True)
-            return state, drawn
-
-        steps = (jnp.arange(len(item[1])), *item)
-        return jax.lax.scan(step, (x, y, mask), steps)[1]
+        return path_values(network, bars, context, rows, *item)
 
     return jax.lax.map(path, (points, uniforms), batch_size=32)
+
+
+def path_values(
+    network: Transformer,
+    bars: Any,
+    context: tuple[Array, Array, Array, Array],
+    rows: Any,
+    points: Float[Array, "n d"],
+    uniforms: Float[Array, " n"],
+) -> Float[Array, " n"]:
+    """One draw at scaled points, one given those before it, as a function of its uniforms.
+
+    `context`: x (b, d), y (b,), mask (b,) and used columns (d,), with room for n rows behind the first
+    `rows`. Differentiable in the points, also through what was drawn at earlier ones.
+    """
+    x, y, mask, used = context
+
+    def step(state: Any, now: Any) -> Any:
+        x, y, mask = state
+        i, point, u = now
+        logits, _ = network(x, y, mask, point[None], used, bars)
+        drawn = bars.law(logits[0]).quantile(u)
+        at = rows + i
+        state = x.at[at].set(point), y.at[at].set(drawn), mask.at[at].set(True)
+        return state, drawn
+
+    steps = (jnp.arange(len(points)), points, uniforms)
+    return jax.lax.scan(step, (x, y, mask), steps)[1]

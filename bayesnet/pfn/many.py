@@ -13,7 +13,8 @@ from bayesnet._errors import InputError
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import as_matrix
 from bayesnet.pfn.bars import Bars
-from bayesnet.pfn.posterior import CHUNKS, pad_context
+from bayesnet.pfn.ensemble import PFNEnsemble
+from bayesnet.pfn.posterior import CHUNKS, PFNPosterior, pad_context
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.transformer import Transformer, pad_columns
 
@@ -33,7 +34,9 @@ def _many(
     )
 
 
-def predict_many(pfn: Any, X: ArrayLike, y: ArrayLike, X_new: ArrayLike) -> list[BarPrediction]:
+def predict_many(
+    pfn: Any, X: ArrayLike, y: ArrayLike, X_new: ArrayLike, ensemble: int
+) -> list[BarPrediction]:
     """See `PFN.predict_many`."""
     x, targets, new = (np.asarray(a, np.float64) for a in (X, y, X_new))
     shapes = f"got X {x.shape}, y {targets.shape}, X_new {new.shape}"
@@ -41,16 +44,20 @@ def predict_many(pfn: Any, X: ArrayLike, y: ArrayLike, X_new: ArrayLike) -> list
         raise InputError(f"X must be (t, n, d), y (t, n), X_new (t, q, d); {shapes}.")
     if new.shape[0] != x.shape[0] or new.shape[2] != x.shape[2] or 0 in (*x.shape, new.shape[1]):
         raise InputError(f"X, y and X_new must agree in tables and columns; {shapes}.")
-    posteriors = [pfn.fit(a, b, warn=False) for a, b in zip(x, targets, strict=True)]
-    contexts = [pad_context(pfn, p.data.x, p.data.y) for p in posteriors]
-    scaled = [
-        p.data.scaling.x_in(as_matrix(rows, "X_new"))
-        for p, rows in zip(posteriors, new, strict=True)
+    posteriors = [
+        pfn.fit(a, b, warn=False, ensemble=ensemble) for a, b in zip(x, targets, strict=True)
     ]
-    queries, used = pad_columns(np.stack(scaled).astype(np.float32), pfn.network.max_dim)
-    size = next((c for c in CHUNKS if new.shape[1] <= c), new.shape[1])
-    queries = np.pad(queries, ((0, 0), (0, size - new.shape[1]), (0, 0)))
-    logits_y, logits_f = _many(
+    matrices = [as_matrix(rows, "X_new") for rows in new]
+    scaled = [p.data.scaling.x_in(a) for p, a in zip(posteriors, matrices, strict=True)]
+    # One table after the other, and of each its views.
+    seen = [pair for p, rows in zip(posteriors, scaled, strict=True) for pair in _views(p, rows)]
+    contexts = [pad_context(pfn, p.data.x, p.data.y) for p, _ in seen]
+    rows = np.stack([rows for _, rows in seen]).astype(np.float32)
+    queries, used = pad_columns(rows, pfn.network.max_dim)
+    q = new.shape[1]
+    size = next((c for c in CHUNKS if q <= c), q)
+    queries = np.pad(queries, ((0, 0), (0, size - q), (0, 0)))
+    logits = _many(
         pfn.network,
         pfn.bars,
         jnp.stack([c[0] for c in contexts]),
@@ -59,6 +66,19 @@ def predict_many(pfn: Any, X: ArrayLike, y: ArrayLike, X_new: ArrayLike) -> list
         jnp.asarray(queries),
         jnp.asarray(used),
     )
-    q = new.shape[1]
-    pairs = zip(np.asarray(logits_y)[:, :q, None], np.asarray(logits_f)[:, :q, None], strict=True)
-    return [p.prediction(rows, *pair) for p, rows, pair in zip(posteriors, new, pairs, strict=True)]
+    of_y, of_f = (np.asarray(a)[:, :q, None] for a in logits)
+    found = []
+    for i, posterior in enumerate(posteriors):
+        pairs = [(of_y[j], of_f[j]) for j in range(i * ensemble, (i + 1) * ensemble)]
+        if isinstance(posterior, PFNEnsemble):
+            found.append(posterior.prediction(scaled[i], pairs))
+        else:
+            found.append(posterior.prediction(matrices[i], *pairs[0]))
+    return found
+
+
+def _views(posterior: Any, scaled: np.ndarray) -> list[tuple[PFNPosterior, np.ndarray]]:
+    """What is asked of the network: conditioned tables, and scaled new rows as each sees them."""
+    if isinstance(posterior, PFNEnsemble):
+        return [(p, v.inputs(scaled)) for v, p in posterior.members]
+    return [(posterior, scaled)]

@@ -17,6 +17,7 @@ from bayesnet._types import ArrayLike
 from bayesnet.data import Scaling
 from bayesnet.pfn.bars import BarDistribution, Bars
 from bayesnet.pfn.classifier import ClassPFN
+from bayesnet.pfn.ensemble import PFNEnsemble, check_ensemble
 from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.settings import Training
@@ -137,39 +138,48 @@ class PFN:
         y: ArrayLike,
         *,
         scaling: Scaling | None = None,
+        ensemble: int = 1,
         longer: str = "error",
         seed: int = 0,
         warn: bool = True,
-    ) -> PFNPosterior:
+    ) -> PFNPosterior | PFNEnsemble:
         """Condition on a table.
 
         Args:
             X: inputs, n x d, in the user's units. y: targets, n or n x m (outputs independent).
             scaling: the coordinate map; from the data (mean 0, sd 1) if None.
+            ensemble: how many views of the table are averaged: orders of its columns, and monotone
+                maps of columns and targets (a `PFNEnsemble` if more than 1).
             longer: for tables of more rows than it was trained for: "error", or "subsample" (a
                 random choice of rows, by `seed`).
+            seed: of that choice, and of the orders of more than 3 columns.
             warn: warn, in words, where the table is unlike the training prior.
 
-        Raises `InputError` for data that cannot be used, or more columns or rows than accepted.
+        Raises `InputError` for data that cannot be used, more columns or rows than accepted, or
+        fewer than 1 view.
         """
+        views = check_ensemble(ensemble)
         limits = Limits(self.max_dim, self.max_rows, tuple(self.card["dims"]))
         data = prepare(X, y, limits, scaling=scaling, longer=longer, seed=seed, warn=warn)
         posterior = PFNPosterior(self, data)
         if warn:
             self._warn(posterior)
-        return posterior
+        return posterior if views == 1 else PFNEnsemble(self, data, views, seed)
 
-    def predict_many(self, X: ArrayLike, y: ArrayLike, X_new: ArrayLike) -> list[BarPrediction]:
+    def predict_many(
+        self, X: ArrayLike, y: ArrayLike, X_new: ArrayLike, *, ensemble: int = 1
+    ) -> list[BarPrediction]:
         """Predictions of many tables of the same shape, conditioned in one program.
 
         Args:
             X: (t, n, d), y: (t, n): t tables in user units. X_new: (t, q, d), the new rows of each.
+            ensemble: as of `fit`.
 
         The same as `fit(X[i], y[i]).predict(X_new[i])` for every i. Raises `InputError` as these.
         """
         from bayesnet.pfn.many import predict_many
 
-        return predict_many(self, X, y, X_new)
+        return predict_many(self, X, y, X_new, check_ensemble(ensemble))
 
     def _warn(self, posterior: PFNPosterior) -> None:
         limit = self.card.get("surprise_limit")

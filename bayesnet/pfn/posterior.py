@@ -56,13 +56,8 @@ class PFNPosterior:
         matrix = as_matrix(x, "X", columns=self.data.in_dim)
         scaling = self.data.scaling
         scaled = scaling.x_in(matrix)
-        if warn and np.abs(scaled).max() > FAR:
-            row = int(np.argmax(np.abs(scaled).max(axis=1)))
-            warnings.warn(
-                f"Row {row} lies {np.abs(scaled).max():.1f} standard deviations from the centre of "
-                f"the table: the PFN was trained within about {FAR:.0f}, and extrapolates there.",
-                stacklevel=2,
-            )
+        if warn:
+            warn_of_far(scaled)
         return self.prediction(matrix, *self.logits(scaled))
 
     def prediction(
@@ -74,7 +69,7 @@ class PFNPosterior:
             self.pfn.law(a[None]).affine(scaling.y_loc, scaling.y_scale)
             for a in (logits_y, logits_f)
         )
-        return BarPrediction(y, f.mean, f, partial(self.correlations, x))
+        return BarPrediction(y, f.mean, f, (partial(self.correlations, x),))
 
     def logits(self, scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n, m, k) of the bars of y and of f at scaled inputs, by chunks."""
@@ -109,6 +104,24 @@ class PFNPosterior:
 
         return sample_paths(self, as_matrix(x, "X", columns=self.data.in_dim), num, seed)
 
+    def order_gap(
+        self, x: ArrayLike, *, draws: int = 8, orders: int = 8, seed: int = 0
+    ) -> np.ndarray:
+        """How much the joint law of `x` (n, d) depends on the order of its points: (m,), nats a point.
+
+        The log joint density of one set of targets, each point given those before it, differs
+        between orders (it would not for an exact posterior). This is its sd over `orders` random
+        orders divided by n, in the root mean square over `draws` sets of targets, which
+        `sample_paths` draws: 0 at one point.
+
+        Raises `InputError` where table and points together are more rows than the PFN was trained for,
+        or for fewer than 1 draw or 2 orders.
+        """
+        from bayesnet.pfn.order_gap import order_gap
+
+        matrix = as_matrix(x, "X", columns=self.data.in_dim)
+        return order_gap(self, matrix, draws, orders, seed)
+
     @cached_property
     def surprise(self) -> float:
         """How unlike its training data the PFN finds this table: 1 is usual, NaN below 6 rows.
@@ -137,6 +150,18 @@ class PFNPosterior:
         from bayesnet.posterior.saving import save
 
         save(self, path)
+
+
+def warn_of_far(scaled: np.ndarray) -> None:
+    """Warn if scaled rows (n, d) lie far outside of what a PFN was trained on."""
+    farthest = np.abs(scaled).max(axis=1)
+    row = int(np.argmax(farthest))
+    if farthest[row] > FAR:
+        warnings.warn(
+            f"Row {row} lies {farthest[row]:.1f} standard deviations from the centre of "
+            f"the table: the PFN was trained within about {FAR:.0f}, and extrapolates there.",
+            stacklevel=3,
+        )
 
 
 def pad_context(

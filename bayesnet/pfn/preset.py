@@ -15,6 +15,7 @@ from bayesnet.likelihoods import (
 from bayesnet.pfn.amortised import AmortisedProcess
 from bayesnet.pfn.class_posterior import ClassPosterior
 from bayesnet.pfn.classifier import ClassPFN
+from bayesnet.pfn.ensemble import PFNEnsemble
 from bayesnet.pfn.pfn import PFN
 from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.posterior.process import ProcessPosterior
@@ -44,7 +45,7 @@ def fit_pfn(
     scaling: Any = None,
     warn: bool = True,
     **unused: Any,
-) -> PFNPosterior | ProcessPosterior | ClassPosterior:
+) -> PFNPosterior | PFNEnsemble | ProcessPosterior | ClassPosterior:
     """The posterior of the prior on which the weights were trained ("gp" for the name "pfn", or
     "classifier" where the likelihood is of classes; "gp_process" for "amortised").
 

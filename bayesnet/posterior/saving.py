@@ -97,6 +97,7 @@ CLASSES = {
     "ProposalNetwork": "bayesnet.pfn.proposal",
     "PFN": "bayesnet.pfn.pfn",
     "PFNPosterior": "bayesnet.pfn.posterior",
+    "PFNEnsemble": "bayesnet.pfn.ensemble",
     "ClassPFN": "bayesnet.pfn.classifier",
     "ClassPosterior": "bayesnet.pfn.class_posterior",
     "ClassTransformer": "bayesnet.pfn.class_network",

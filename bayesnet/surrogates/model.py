@@ -16,6 +16,7 @@ from torch import Tensor
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.data import Scaling
 from bayesnet.inference import Exact, resolve_inference
+from bayesnet.pfn.ensemble import PFNEnsemble
 from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.pfn.preset import is_amortised, is_pfn
 from bayesnet.posterior import FunctionDraws, ProcessPosterior
@@ -162,7 +163,7 @@ class Surrogate(TableModel):
         """
         if isinstance(posterior, ProcessPosterior):
             return ProcessSurrogate.from_posterior(posterior)  # type: ignore[return-value]
-        if isinstance(posterior, PFNPosterior):
+        if isinstance(posterior, (PFNPosterior, PFNEnsemble)):
             return PFNSurrogate.from_posterior(posterior, dtype=dtype, device=device)  # type: ignore[return-value]
         if not isinstance(posterior, FunctionDraws):
             raise UnsupportedError(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.data import Scaling, make_data
+from bayesnet.pfn.ensemble import PFNEnsemble
 from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.surrogates.bar_law import BarLaw
 from bayesnet.surrogates.bar_posterior import BarPosterior
@@ -87,7 +88,14 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
     def from_posterior(
         cls, posterior: PFNPosterior, *, dtype: torch.dtype = torch.float64, device: Any = "auto"
     ) -> Self:
-        """A surrogate around a posterior that `pfn.fit` has made."""
+        """A surrogate around a posterior that `pfn.fit` has made.
+
+        Raises `UnsupportedError` for an ensemble of views.
+        """
+        if isinstance(posterior, PFNEnsemble):
+            raise UnsupportedError(
+                "A surrogate is made of one view of the table, not of an ensemble: fit without ensemble=."
+            )
         self = cls.__new__(cls)
         Model.__init__(self)
         check_settings(dtype, None)
