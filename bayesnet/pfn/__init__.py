@@ -9,6 +9,7 @@ from bayesnet.pfn.classifier import ClassPFN
 from bayesnet.pfn.correlated_inputs import CorrelatedInputs
 from bayesnet.pfn.ensemble import PFNEnsemble
 from bayesnet.pfn.inputs import MixedInputs
+from bayesnet.pfn.numpyro_model import NumpyroModel
 from bayesnet.pfn.pfn import PFN
 from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.pfn.prediction import BarPrediction
@@ -29,6 +30,7 @@ __all__ = [
     "Labels",
     "MixedInputs",
     "Mixture",
+    "NumpyroModel",
     "PFNClassPrediction",
     "PFNEnsemble",
     "PFNPosterior",

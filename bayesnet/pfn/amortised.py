@@ -20,6 +20,7 @@ from bayesnet.data import Scaling
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.importance import WIDER, HyperProposal, Weighted, systematic, weigh
+from bayesnet.pfn.joint_tasks import JointTasks
 from bayesnet.pfn.loop import run_loop
 from bayesnet.pfn.posterior import pad_context
 from bayesnet.pfn.proposal import ProposalNetwork, ProposedLaw
@@ -105,6 +106,8 @@ class AmortisedProcess:
         Raises `InputError` or `UnsupportedError` for what cannot be trained on.
         """
         tasks, training = tasks_of(prior, likelihood, inputs, dims, knobs)
+        if isinstance(tasks, JointTasks):
+            raise UnsupportedError("A NumpyroModel is a prior of bn.PFN.train alone.")
         return train_process(tasks, training, name, folder=folder, progress=progress)
 
     @staticmethod

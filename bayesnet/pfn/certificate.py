@@ -5,7 +5,9 @@ drawn from the exact law. Exact is the prior's predictive law given the hyper-pa
 table: more than any method can know, so that the excess of a perfect PFN is not zero but the price
 of not knowing the hyper-parameters (shrinking with n). A prior without such a law (a network) is
 taken given the drawn function itself, with the noise alone around it: the price is then that of not
-knowing the function, and only a sampler on the same prior tells how much of it is the PFN's.
+knowing the function, and only a sampler on the same prior tells how much of it is the PFN's. A
+model that draws whole tables tells no law at all: rows then hold the negative log density of its
+targets, `nll`, in the place of the excess.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesnet.pfn.tasks import Batch, Tasks, has_exact_law
+from bayesnet.pfn.batch import Batch
+from bayesnet.pfn.joint_tasks import JointTasks
+from bayesnet.pfn.tasks import Tasks, has_exact_law
 from bayesnet.pfn.train import padded
 
 # Seeds of certificates, far from those of training.
@@ -37,24 +41,28 @@ def _scores(pfn_parts: Any, batch: Batch, key: Any) -> tuple[Any, Any]:
     logits = jax.vmap(one)(batch.x, batch.y, batch.mask, batch.queries)
     z = jax.random.normal(key, (*batch.f_mean.shape, _TARGETS))
     std = batch.y_std[..., None]
-    y = batch.f_mean[..., None] + std * z
+    y = batch.y_mean[..., None] + std * z
     law = bars.law(logits[:, :, None])
     exact = -0.5 * z**2 - jnp.log(std) - 0.5 * np.log(2 * np.pi)
+    if batch.y_drawn is not None:
+        exact = jnp.zeros_like(y)  # no law is known: what is left is the negative log density
     return jnp.mean(exact - law.log_prob(y), axis=(1, 2)), law.cdf(y)
 
 
 def score(
-    pfn: Any, tasks: Tasks, d: int, n: int, tables: int = 128, seed: int = 0
+    pfn: Any, tasks: Tasks | JointTasks, d: int, n: int, tables: int = 128, seed: int = 0
 ) -> dict[str, Any]:
     """The excess of a PFN on tables of `d` columns and `n` rows, with its 95 % interval, and its PIT.
 
     `coverage`: how often the central 90 % interval holds the target; `pit`: the largest distance
     of the distribution of probability transforms from the uniform one. `given`: what the law knows
-    that the excess is measured from, "hyper-parameters" or "function".
+    that the excess is measured from, "hyper-parameters" or "function"; "nothing" for a
+    `NumpyroModel`, of which `nll` is told, in nats in the units of the model.
     """
     excesses, transforms = [], []
     parts = tasks.parts(d)
     exact = all(has_exact_law(part) for part in parts)
+    measure, given = "excess", "hyper-parameters" if exact else "function"
     each = -(-tables // len(parts))
     for i in range(len(parts)):
         key = jax.random.key(_SEED + seed)
@@ -65,14 +73,17 @@ def score(
         excesses.append(np.asarray(excess, np.float64))
         transforms.append(np.asarray(u, np.float64).reshape(each, -1))
     excess, u = np.concatenate(excesses), np.concatenate(transforms)
+    if isinstance(tasks, JointTasks):
+        measure, given = "nll", "nothing"
+        excess = excess + np.log(tasks.scalings[d].y_scale[0])
     inside = ((u > 0.05) & (u < 0.95)).mean(axis=1)
     ordered = np.sort(u.ravel())
     return {
         "d": d,
         "n": n,
-        "given": "hyper-parameters" if exact else "function",
+        "given": given,
         "tables": len(excess),
-        "excess": _rounded(excess.mean()),
+        measure: _rounded(excess.mean()),
         "interval": _rounded(1.96 * excess.std(ddof=1) / np.sqrt(len(excess))),
         "median": _rounded(np.median(excess)),
         "coverage": _rounded(inside.mean()),
@@ -81,7 +92,9 @@ def score(
     }
 
 
-def surprise_limit(pfn: Any, tasks: Tasks, dims: tuple[int, ...], each: int = 64) -> float:
+def surprise_limit(
+    pfn: Any, tasks: Tasks | JointTasks, dims: tuple[int, ...], each: int = 64
+) -> float:
     """The `surprise` that 1 in 200 tables of the prior exceed, standardised as tables of users are."""
     rng = np.random.default_rng(_SEED)
     found = []
@@ -92,13 +105,14 @@ def surprise_limit(pfn: Any, tasks: Tasks, dims: tuple[int, ...], each: int = 64
             key = jax.random.fold_in(jax.random.key(_SEED), 1000 + i * parts + part)
             batch = tasks.draw(key, each, counts, d, part)
             for x, y, n in zip(np.asarray(batch.x), np.asarray(batch.y), counts, strict=True):
-                found.append(pfn.fit(x[:n], y[:n], warn=False).surprise)
+                table = tasks.in_user_units(d, x[:n], y[:n])
+                found.append(pfn.fit(*table, warn=False).surprise)
     return float(np.quantile(found, 0.995))
 
 
 def certify(
     pfn: Any,
-    tasks: Tasks,
+    tasks: Tasks | JointTasks,
     *,
     dims: tuple[int, ...],
     counts: tuple[int, ...] = (5, 10, 20, 50, 100),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from bayesnet._errors import FileFormatError, InputError
 from bayesnet._types import PyTree
+from bayesnet.pfn.joint_tasks import JointTasks
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.tasks import Tasks
 from bayesnet.posterior.saving import load, save
@@ -22,12 +22,11 @@ CHECKPOINT = "checkpoint.safetensors"
 EVERY = 45.0
 
 
-def signature(tasks: Tasks, training: Training) -> str:
+def signature(tasks: Tasks | JointTasks, training: Training) -> str:
     """What a checkpoint must agree with; a run may be made longer or shorter on the way."""
-    knobs = asdict(training)
-    del knobs["steps"]
     return json.dumps(
-        [knobs, repr(tasks.prior), repr(tasks.likelihood), repr(tasks.inputs)], sort_keys=True
+        [training.identity(), repr(tasks.prior), repr(tasks.likelihood), repr(tasks.inputs)],
+        sort_keys=True,
     )
 
 

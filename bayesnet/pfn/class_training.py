@@ -16,7 +16,9 @@ import numpy as np
 from bayesnet._types import Array, Float
 from bayesnet.pfn.class_network import ClassTransformer
 from bayesnet.pfn.class_tasks import ClassBatch, ClassTasks, entropy_of
+from bayesnet.pfn.descent import descend
 from bayesnet.pfn.settings import Training
+from bayesnet.pfn.sharding import shared_out
 from bayesnet.pfn.transformer import pad_columns
 
 # How much the head of the expected entropy counts beside that of the classes.
@@ -83,10 +85,8 @@ class ClassObjective:
     losses = ("recent_classes", "recent_entropy")
 
     def identity(self) -> str:
-        """What a checkpoint must agree with; a run may be made longer or shorter on the way."""
-        knobs = dataclasses.asdict(self.training)
-        del knobs["steps"]
-        t = self.tasks
+        """What a checkpoint must agree with."""
+        knobs, t = self.training.identity(), self.tasks
         told = [repr(a) for a in (t.prior, t.likelihood, t.inputs, t.labels)]
         return json.dumps(["classes", knobs, *told], sort_keys=True)
 
@@ -107,6 +107,7 @@ class ClassObjective:
     def step(self, state: ClassState, number: int) -> tuple[ClassState, np.ndarray]:
         """One step of Adam on a batch of tasks."""
         batch = draw_batch(self.tasks, self.training, number)
+        batch = shared_out(batch, self.training.batch, self.training.devices)
         network, optimiser, parts = _update(self.training, state.network, state.optimiser, batch)
         return ClassState(network, optimiser), np.asarray(parts)  # waits: one program at a time
 
@@ -138,9 +139,7 @@ def _update(
         both = jnp.stack([classes.mean(), entropy.mean()])
         return both[0] + _WEIGHT_ENTROPY * both[1], both
 
-    (_, parts), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(network)
-    updates, optimiser = training.optimiser().update(gradient, optimiser)
-    return eqx.apply_updates(network, updates), optimiser, parts
+    return descend(training, loss, network, optimiser)
 
 
 @eqx.filter_jit

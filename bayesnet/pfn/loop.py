@@ -2,7 +2,7 @@
 
 An objective draws the same tasks for a step whenever it is run, and a checkpoint holds the weights
 and the state of Adam in full, so that an interrupted run goes on to the same result, bit for bit
-on the same machine layout.
+on the same machine layout; on another number of devices it goes on to the same up to rounding.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bayesnet._errors import InputError
 from bayesnet._types import PyTree
 from bayesnet.pfn.checkpoint import CHECKPOINT, EVERY, keep, restore
 from bayesnet.pfn.settings import Training
+from bayesnet.pfn.sharding import gathered, mesh_of, replicated
 
 Progress = Callable[[str, int, int], None]
 
@@ -72,12 +73,14 @@ def run_loop(
     Raises `InputError` if the checkpoint is of another configuration, or training diverged.
     """
     training = objective.training
+    mesh_of(training.devices)  # before any compute: are there so many?
     state, first = objective.start(), 0
     if folder is not None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).is_file():
             state, first = restore(folder / CHECKPOINT, state, objective.identity())
+    state = replicated(state, training.devices)
     kept = began = time.monotonic()
     recent: list[np.ndarray] = []
     end = training.steps if stop_at is None else min(stop_at, training.steps)
@@ -110,4 +113,4 @@ def run_loop(
                 with (folder / "log.jsonl").open("a") as file:
                     file.write(json.dumps(line) + "\n")
             recent = []
-    return state
+    return gathered(state, training.devices)

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesnet._errors import FileFormatError, InputError
+from bayesnet._errors import FileFormatError, InputError, UnsupportedError
 from bayesnet._types import ArrayLike
 from bayesnet.data import Scaling
 from bayesnet.pfn.bars import BarDistribution, Bars
 from bayesnet.pfn.classifier import ClassPFN
 from bayesnet.pfn.ensemble import PFNEnsemble, check_ensemble
+from bayesnet.pfn.joint_tasks import JointTasks
 from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.settings import Training
@@ -116,7 +117,8 @@ class PFN:
 
         Args:
             prior: an object with `sample(key, x (n, d), s) -> (s, n, 1)` in scaled coordinates; a
-                function `d -> prior`; or a `bn.pfn.Mixture` of these.
+                function `d -> prior`; a `bn.pfn.Mixture` of these; or a `bn.pfn.NumpyroModel` of
+                whole tables, which brings inputs, noise and units of its own.
             likelihood: `bn.GaussianLikelihood()`, with `noise_std` in scaled coordinates (a
                 log-normal law with median 0.14 if None).
             inputs: the law of inputs in scaled coordinates: a table of rows, `bn.Box`, a
@@ -147,7 +149,8 @@ class PFN:
 
         Args:
             X: inputs, n x d, in the user's units. y: targets, n or n x m (outputs independent).
-            scaling: the coordinate map; from the data (mean 0, sd 1) if None.
+            scaling: the coordinate map; from the data (mean 0, sd 1) if None. A PFN of a
+                `NumpyroModel` is in the units of the model, whatever is given.
             ensemble: how many views of the table are averaged: orders of its columns, and monotone
                 maps of columns and targets (a `PFNEnsemble` if more than 1).
             longer: for tables of more rows than it was trained for: "error", or "subsample" (a
@@ -158,8 +161,10 @@ class PFN:
         Raises `InputError` for data that cannot be used, more columns or rows than accepted, or
         fewer than 1 view.
         """
-        views = check_ensemble(ensemble)
-        limits = Limits(self.max_dim, self.max_rows, tuple(self.card["dims"]))
+        views = self._views(ensemble)
+        limits = Limits(
+            self.max_dim, self.max_rows, tuple(self.card["dims"]), self.card.get("scaling")
+        )
         data = prepare(X, y, limits, scaling=scaling, longer=longer, seed=seed, warn=warn)
         posterior = PFNPosterior(self, data)
         if warn:
@@ -179,7 +184,15 @@ class PFN:
         """
         from bayesnet.pfn.many import predict_many
 
-        return predict_many(self, X, y, X_new, check_ensemble(ensemble))
+        return predict_many(self, X, y, X_new, self._views(ensemble))
+
+    def _views(self, ensemble: int) -> int:
+        views = check_ensemble(ensemble)
+        if views > 1 and "scaling" in self.card:
+            raise UnsupportedError(
+                "Columns and units mean something to a NumpyroModel: its tables have one view, ensemble=1."
+            )
+        return views
 
     def _warn(self, posterior: PFNPosterior) -> None:
         limit = self.card.get("surprise_limit")
@@ -193,7 +206,7 @@ class PFN:
 
 
 def train_tasks(
-    tasks: Tasks,
+    tasks: Tasks | JointTasks,
     training: Training,
     name: str,
     *,

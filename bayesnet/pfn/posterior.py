@@ -69,7 +69,8 @@ class PFNPosterior:
             self.pfn.law(a[None]).affine(scaling.y_loc, scaling.y_scale)
             for a in (logits_y, logits_f)
         )
-        return BarPrediction(y, f.mean, f, (partial(self.correlations, x),))
+        parted = self.pfn.card.get("latent", "f") is not None
+        return BarPrediction(y, f.mean, f, (partial(self.correlations, x),), parted)
 
     def logits(self, scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n, m, k) of the bars of y and of f at scaled inputs, by chunks."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from bayesnet._errors import InputError
+from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._types import ArrayLike
 from bayesnet.pfn.bars import BarDistribution
 from bayesnet.posterior.prediction import Prediction, generator
@@ -25,20 +25,32 @@ class BarPrediction(Prediction):
     `components`: the laws of y, a `BarDistribution` with leading axes (k, n, m), k = 1 but for an
     ensemble of views; `latent`: the laws of the function, without noise; `values` (k, n, m): their means.
     `joint`: for each view the correlations of the function and of y between the points,
-    (m, n, n) each, when called.
+    (m, n, n) each, when called. `parted`: whether there is a law of the function at all; where a
+    `NumpyroModel` names no such site, `latent` is the law of y, and what asks for the function
+    raises `UnsupportedError`.
     """
 
     latent: BarDistribution
     joint: tuple[Callable[[], tuple[np.ndarray, np.ndarray]], ...]
+    parted: bool = True
+
+    def _needs_function(self) -> None:
+        if not self.parted:
+            raise UnsupportedError(
+                "This PFN was trained on a model that names no function without noise, and cannot tell "
+                "the two apart: train it on bn.pfn.NumpyroModel(model, f=...)."
+            )
 
     @property
     def epistemic_std(self) -> np.ndarray:
         """The sd of the function, (n, m), from the head that was trained on noise-free values."""
+        self._needs_function()
         return np.sqrt(_variance(self.latent))
 
     @property
     def aleatoric_std(self) -> np.ndarray:
         """The root of what the variance of y has beyond that of the function, (n, m)."""
+        self._needs_function()
         left = _variance(self.components) - _variance(self.latent)
         return np.sqrt(np.maximum(left, 0.0))
 
@@ -74,6 +86,8 @@ class BarPrediction(Prediction):
         the other instead. Of an ensemble each draw is one of a random view. Raises `InputError` for
         joint draws at more than 256 points.
         """
+        if not noise:
+            self._needs_function()
         rng = generator(key)
         law = self.components if noise else self.latent
         k, n, m = self.values.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._types import Array
+from bayesnet.pfn.descent import descend
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.proposal import Examples, ProposalNetwork, losses
 from bayesnet.pfn.settings import Training
+from bayesnet.pfn.sharding import shared_out
 from bayesnet.pfn.tasks import Tasks
 from bayesnet.pfn.transformer import pad_columns
 
@@ -42,9 +44,9 @@ class ProposalObjective:
 
     def identity(self) -> str:
         """What a checkpoint must agree with."""
-        knobs = asdict(self.training)
-        del knobs["steps"]
-        return json.dumps(["proposal", knobs, repr(self.family), repr(self.tasks.inputs)])
+        return json.dumps(
+            ["proposal", self.training.identity(), repr(self.family), repr(self.tasks.inputs)]
+        )
 
     def start(self) -> ProposalState:
         """Random weights."""
@@ -64,6 +66,7 @@ class ProposalObjective:
     def step(self, state: ProposalState, number: int) -> tuple[ProposalState, np.ndarray]:
         """One step of Adam."""
         examples = self.examples(number)
+        examples = shared_out(examples, self.training.batch, self.training.devices)
         network, optimiser, parts = _update(self.training, state.network, state.optimiser, examples)
         return ProposalState(network, optimiser), np.asarray(parts)
 
@@ -127,9 +130,7 @@ def _update(
         both = jnp.stack([hyper.mean(), columns.mean()])
         return both.sum(), both
 
-    (_, parts), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(network)
-    updates, optimiser = training.optimiser().update(gradient, optimiser)
-    return eqx.apply_updates(network, updates), optimiser, parts
+    return descend(training, loss, network, optimiser)
 
 
 @eqx.filter_jit

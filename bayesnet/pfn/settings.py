@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import equinox as eqx
 import optax
 
-from bayesnet._errors import InputError
+from bayesnet._errors import InputError, unknown_name
 from bayesnet._types import Key
 from bayesnet.pfn.bars import Bars
+from bayesnet.pfn.precision import PRECISIONS
 from bayesnet.pfn.transformer import Transformer
 
 
@@ -28,6 +29,10 @@ class Training:
         queries: query rows of a task.
         learning_rate: the highest; linear warm-up over `warmup` steps, then a cosine to 0.
         seed: of weights and tasks.
+        precision: "float32", or "bfloat16" for the large products (`bayesnet.pfn.precision`;
+            for accelerators, it gains nothing on most CPUs). Weights are float32 either way.
+        devices: over how many devices the tasks of a step are shared out; divides `batch`.
+            Results differ by rounding between numbers of devices.
 
     Raises `InputError` for numbers out of range.
     """
@@ -47,6 +52,8 @@ class Training:
     learning_rate: float = 1e-3
     warmup: int = 500
     seed: int = 0
+    precision: str = "float32"
+    devices: int = 1
 
     def __post_init__(self) -> None:
         for name in ("buckets", "dims"):
@@ -68,8 +75,27 @@ class Training:
             )
         if len(self.dim_weights) != len(self.dims) or min(self.dim_weights) <= 0:  # type: ignore[arg-type]
             raise InputError("dim_weights are positive numbers, one for each of dims.")
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        if self.devices < 1 or self.batch % self.devices:
+            raise InputError(
+                f"devices must be at least 1 and divide batch, got {self.devices} and {self.batch}."
+            )
         if not 0 < self.learning_rate < 1:
             raise InputError(f"learning_rate must lie in (0, 1), got {self.learning_rate}.")
+
+    def identity(self) -> dict[str, Any]:
+        """The knobs that a checkpoint must agree with.
+
+        Not the number of steps, for a run may be made longer or shorter on the way, nor of devices,
+        for it may go on elsewhere; nor precision where it is float32, as all runs once were.
+        """
+        knobs = asdict(self)
+        for name in ("steps", "devices"):
+            del knobs[name]
+        if self.precision == "float32":
+            del knobs["precision"]
+        return knobs
 
     def network(self, key: Key) -> Transformer:
         """A transformer of these sizes with random weights."""

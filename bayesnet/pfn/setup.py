@@ -12,6 +12,8 @@ from bayesnet._errors import InputError, unknown_name
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.pfn.class_tasks import ClassTasks
 from bayesnet.pfn.inputs import as_input_law
+from bayesnet.pfn.joint_tasks import JointTasks
+from bayesnet.pfn.numpyro_model import NumpyroModel
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.tasks import Tasks
 from bayesnet.posterior.saving import load
@@ -36,9 +38,15 @@ def tasks_of(
     inputs: Any,
     dims: tuple[int, ...] | None,
     knobs: dict[str, Any],
-) -> tuple[Tasks, Training]:
+) -> tuple[Tasks | JointTasks, Training]:
     """Tasks and knobs of a run, as `PFN.train` is told them."""
     training = training_of(prior, dims, knobs)
+    if isinstance(prior, NumpyroModel):
+        if likelihood is not None or inputs is not None:
+            raise InputError(
+                "A NumpyroModel draws inputs and noise itself: leave likelihood and inputs out."
+            )
+        return JointTasks(prior, training.dims, training.buckets[-1], training.queries), training
     tasks = Tasks(
         prior,
         GaussianLikelihood() if likelihood is None else likelihood,
@@ -61,11 +69,14 @@ def training_of(prior: Any, dims: tuple[int, ...] | None, knobs: dict[str, Any])
     return Training(**({"max_dim": max(dims)} | knobs), dims=tuple(dims))
 
 
-def make_card(tasks: Tasks | ClassTasks, training: Training, name: str) -> dict[str, Any]:
+def make_card(
+    tasks: Tasks | JointTasks | ClassTasks, training: Training, name: str
+) -> dict[str, Any]:
     """What is known of a PFN before it is tested."""
     if not isinstance(name, str) or not name:
         raise InputError(f"name must be text, got {name!r}.")
-    return {
+    own = tasks.facts() if isinstance(tasks, JointTasks) else {}
+    return own | {
         "name": name,
         "prior": repr(tasks.prior),
         "likelihood": repr(tasks.likelihood),
@@ -75,6 +86,8 @@ def make_card(tasks: Tasks | ClassTasks, training: Training, name: str) -> dict[
         "steps": training.steps,
         "datasets": training.steps * training.batch,
         "seed": training.seed,
+        "precision": training.precision,
+        "devices": training.devices,
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
     }

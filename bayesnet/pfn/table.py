@@ -17,11 +17,29 @@ LONGER = ("error", "subsample")
 
 @dataclass(frozen=True)
 class Limits:
-    """Columns and rows that are accepted, and the numbers of columns seen in training."""
+    """Columns and rows that are accepted, and the numbers of columns seen in training.
+
+    `scalings`: the coordinates of weights of a model in units of its own, by number of columns as
+    `JointTasks.facts` writes them; None for weights that take standardised tables.
+    """
 
     max_dim: int
     max_rows: int
     dims: tuple[int, ...]
+    scalings: dict[str, dict[str, list[float]]] | None = None
+
+    def scaling(self, d: int) -> Scaling | None:
+        """The fixed coordinates of tables with `d` columns, if there are such.
+
+        Raises `InputError` for numbers of columns that the model was not trained for.
+        """
+        if self.scalings is None:
+            return None
+        if str(d) not in self.scalings:
+            raise InputError(
+                f"This PFN is of a model of tables with {list(self.dims)} columns, the table has {d}."
+            )
+        return Scaling(**{name: np.asarray(a) for name, a in self.scalings[str(d)].items()})
 
 
 def prepare(
@@ -55,6 +73,7 @@ def prepare(
             )
         chosen = np.sort(np.random.default_rng(seed).permutation(n)[: limits.max_rows])
         x_matrix, y_matrix = x_matrix[chosen], y_matrix[chosen]
+    scaling = limits.scaling(d) or scaling
     if scaling is None:
         scaling = Scaling.from_data(x_matrix, y_matrix)
     if warn and d not in limits.dims:

@@ -20,11 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError, UnsupportedError
-from bayesnet._types import Array, ArrayLike, Bool, Float, Key
+from bayesnet._types import Array, ArrayLike, Key
 from bayesnet.devices import float64_island
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.likelihoods.levels import DEFAULT_NOISE
+from bayesnet.pfn.batch import Batch
 from bayesnet.pfn.inputs import InputLaw
+from bayesnet.pfn.numpyro_model import NumpyroModel
 from bayesnet.priors import FunctionPrior, GaussianProcess, LatentPrior
 from bayesnet.priors.laws import draw_law
 
@@ -32,38 +34,6 @@ from bayesnet.priors.laws import draw_law
 _GROUPS = 8
 # Added to the variance of the noise in the exact predictive, relative to that of the function.
 _JITTER = 1e-7
-
-
-class Batch(eqx.Module):
-    """`b` tasks with contexts padded to n rows and inputs to d columns.
-
-    `mask` marks the real rows of a context, `used` (d,) the real columns. `f_mean` and `f_std`:
-    the law of f at the queries; `noise` (b,): the sd of y around f. All in scaled coordinates.
-    `relevant`: the columns that f depends on, before padding; `hyper`: the hyper-parameters of a
-    process, else None.
-    """
-
-    x: Float[Array, "b n d"]
-    y: Float[Array, "b n"]
-    mask: Bool[Array, "b n"]
-    queries: Float[Array, "b q d"]
-    used: Float[Array, " d"]
-    f_mean: Float[Array, "b q"]
-    f_std: Float[Array, "b q"]
-    noise: Float[Array, " b"]
-    relevant: Bool[Array, "b d"]
-    hyper: Any = None
-
-    @property
-    def y_std(self) -> Float[Array, "b q"]:
-        """The sd of a new observation at the queries."""
-        return jnp.sqrt(self.f_std**2 + self.noise[:, None] ** 2)
-
-    def rows(self, n: int) -> Batch:
-        """The same tasks with contexts cut to their first `n` rows, which must hold them all."""
-        return eqx.tree_at(
-            lambda t: (t.x, t.y, t.mask), self, (self.x[:, :n], self.y[:, :n], self.mask[:, :n])
-        )
 
 
 @dataclass(frozen=True)
@@ -132,7 +102,13 @@ class Tasks:
         parts: Sequence[Any] = (
             self.prior.parts if isinstance(self.prior, Mixture) else (self.prior,)
         )
-        return tuple(part if hasattr(part, "sample") else part(d) for part in parts)
+        return tuple(
+            part if hasattr(part, "sample") or not callable(part) else part(d) for part in parts
+        )
+
+    def in_user_units(self, d: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and targets of a batch as those of a user's table, which is scaled by itself."""
+        return x, y
 
     @property
     def weights(self) -> np.ndarray:
@@ -175,6 +151,11 @@ class Tasks:
 
 def check_prior(prior: Any, d: int) -> None:
     """Raise unless `prior` draws functions of `d` columns with one output."""
+    if isinstance(prior, NumpyroModel):
+        raise UnsupportedError(
+            "A NumpyroModel draws inputs and noise of its own: it is a prior by itself of bn.PFN.train, no "
+            "part of a mixture, and no prior for classes or hyper-parameters."
+        )
     if not isinstance(prior, FunctionPrior) or isinstance(prior, type):
         raise InputError(
             "A PFN is trained on draws of a prior, an object with sample(key, x, num_samples), or "

@@ -15,27 +15,31 @@ import numpy as np
 
 from bayesnet._types import Array, Float
 from bayesnet.pfn.bars import Bars
+from bayesnet.pfn.batch import Batch
 from bayesnet.pfn.checkpoint import signature
+from bayesnet.pfn.descent import descend
+from bayesnet.pfn.joint_tasks import JointTasks
 from bayesnet.pfn.loop import Progress, run_loop
 from bayesnet.pfn.settings import State, Training
-from bayesnet.pfn.tasks import Batch, Tasks
+from bayesnet.pfn.sharding import shared_out
+from bayesnet.pfn.tasks import Tasks
 from bayesnet.pfn.transformer import Transformer, pad_columns
 
 # Tasks of one evaluation, for each number of columns.
 _EVALUATED = 64
-# How much the head of the function counts beside that of y.
-_WEIGHT_F = 0.5
+# How much the head of the function counts beside that of y, here and in `quadrature_training`.
+WEIGHT_F = 0.5
 
 
-def new_state(tasks: Tasks, training: Training) -> State:
+def new_state(tasks: Tasks | JointTasks, training: Training) -> State:
     """Random weights, and bars placed by targets of the prior."""
     key = jax.random.fold_in(jax.random.key(training.seed), 0)
     network = training.network(key)
-    bars = Bars.from_values(_targets_of_prior(tasks, training), training.bars)
+    bars = Bars.from_values(targets_of_prior(tasks, training), training.bars)
     return State(network, training.optimiser().init(eqx.filter(network, eqx.is_array)), bars)
 
 
-def _targets_of_prior(tasks: Tasks, training: Training) -> np.ndarray:
+def targets_of_prior(tasks: Tasks | JointTasks, training: Training) -> np.ndarray:
     """Values of y at queries of tasks with empty contexts, from all parts of the prior."""
     need = 100 * training.bars
     rng = np.random.default_rng([training.seed, 1])
@@ -46,11 +50,11 @@ def _targets_of_prior(tasks: Tasks, training: Training) -> np.ndarray:
                 key = jax.random.key(int(rng.integers(2**31)))
                 batch = tasks.draw(key, training.batch, np.zeros(training.batch), d, part)
                 z = rng.standard_normal(batch.f_mean.shape)
-                values.append(np.ravel(batch.f_mean + z * batch.y_std))
+                values.append(np.ravel(batch.y_mean + z * batch.y_std))
     return np.concatenate(values)
 
 
-def draw_batch(tasks: Tasks, training: Training, step: int) -> Batch:
+def draw_batch(tasks: Tasks | JointTasks, training: Training, step: int) -> Batch:
     """The tasks of one step: always the same for the same seed and step."""
     rng = np.random.default_rng([training.seed, 2, step])
     weights = np.asarray(training.dim_weights)
@@ -87,10 +91,16 @@ def excess(
     def one(x: Array, y: Array, mask: Array, queries: Array) -> tuple[Array, Array]:
         return network(x, y, mask, queries, batch.used, bars)
 
-    logits_y, logits_f = jax.vmap(one)(batch.x, batch.y, batch.mask, batch.queries)
+    return divergences(bars, batch, *jax.vmap(one)(batch.x, batch.y, batch.mask, batch.queries))
+
+
+def divergences(
+    bars: Bars, batch: Batch, logits_y: Float[Array, "b q k"], logits_f: Float[Array, "b q k"]
+) -> tuple[Float[Array, "b q"], Float[Array, "b q"]]:
+    """KL in nats from the bar probabilities of y and of f to those that logits stand for."""
     # A function known exactly is in one bar, whose edges no float32 sd of 1e-4 can cross.
     target_f = bars.probabilities(batch.f_mean, jnp.maximum(batch.f_std, 1e-4))
-    target_y = bars.probabilities(batch.f_mean, jnp.maximum(batch.y_std, 1e-4))
+    target_y = bars.probabilities(batch.y_mean, jnp.maximum(batch.y_std, 1e-4))
     return _divergence(target_y, logits_y), _divergence(target_f, logits_f)
 
 
@@ -106,11 +116,10 @@ def _update(
     def loss(network: Transformer) -> tuple[Array, Array]:
         y, f = excess(network, bars, batch)
         both = jnp.stack([y.mean(), f.mean()])
-        return both[0] + _WEIGHT_F * both[1], both
+        return both[0] + WEIGHT_F * both[1], both
 
-    (_, parts), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(network)
-    updates, optimiser = training.optimiser().update(gradient, optimiser)
-    return eqx.apply_updates(network, updates), optimiser, bars, parts
+    network, optimiser, parts = descend(training, loss, network, optimiser)
+    return network, optimiser, bars, parts
 
 
 @eqx.filter_jit
@@ -123,7 +132,7 @@ def _evaluate(network: Transformer, bars: Bars, batch: Batch) -> tuple[Array, Ar
 class BarsObjective:
     """A transformer whose bars follow the prior's own law of y and of f; a state is a `State`."""
 
-    tasks: Tasks
+    tasks: Tasks | JointTasks
     training: Training
     losses = ("recent_y", "recent_f")
 
@@ -138,6 +147,7 @@ class BarsObjective:
     def step(self, state: State, number: int) -> tuple[State, np.ndarray]:
         """One step of Adam on a batch of tasks."""
         batch = draw_batch(self.tasks, self.training, number)
+        batch = shared_out(batch, self.training.batch, self.training.devices)
         network, optimiser, bars, parts = _update(
             self.training, state.network, state.optimiser, state.bars, batch
         )
@@ -145,15 +155,17 @@ class BarsObjective:
 
     @cached_property
     def _batches(self) -> dict[int, Batch]:
-        return _held_out(self.tasks, self.training)
+        return held_out(self.tasks, self.training)
 
     def evaluate(self, state: State) -> dict[str, Any]:
-        """The excess over the prior's own law of y given its hyper-parameters, by columns."""
-        return {"excess": evaluate(state.network, state.bars, self._batches)}
+        """The excess over the prior's own law of y given its hyper-parameters, by columns; the
+        cross-entropy of bars where there is no law but a drawn y."""
+        name = "cross_entropy" if isinstance(self.tasks, JointTasks) else "excess"
+        return {name: evaluate(state.network, state.bars, self._batches)}
 
 
 def run(
-    tasks: Tasks,
+    tasks: Tasks | JointTasks,
     training: Training,
     *,
     folder: str | Path | None = None,
@@ -172,7 +184,7 @@ def run(
     return state
 
 
-def _held_out(tasks: Tasks, training: Training) -> dict[int, Batch]:
+def held_out(tasks: Tasks | JointTasks, training: Training) -> dict[int, Batch]:
     """Tasks that no step draws, of every width, with contexts of all sizes."""
     batches = {}
     for i, d in enumerate(training.dims):

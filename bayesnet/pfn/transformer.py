@@ -20,6 +20,7 @@ import numpy as np
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Bool, Float, Key
 from bayesnet.pfn.bars import Bars
+from bayesnet.pfn.precision import alike, product
 
 # Angular frequencies of the features of an input column, whose values are of order 1: waves of
 # length 8, 4, 2 and 1.
@@ -35,6 +36,8 @@ _REACH = (0.1, 0.5, 2.0, 8.0)
 # that is linear in all bars would have to learn every narrow law at every place.
 COMPONENTS = 4
 _LOG_STD = (-7.0, 2.5)
+# The matrices of a layer that training may round to bfloat16.
+IN_BFLOAT16 = ("query", "key", "value", "out", "mlp_in", "mlp_out")
 
 
 class AttentionLayer(eqx.Module):
@@ -83,7 +86,7 @@ class AttentionLayer(eqx.Module):
     def keys_values(self, context: Float[Array, "n w"]) -> tuple[Array, Array]:
         """What queries attend to: keys and values (n, heads, w / heads)."""
         h = normalise(context, self.norm_attention)
-        return self._split(h @ self.key), self._split(h @ self.value)
+        return self._split(product(h, self.key)), self._split(product(h, self.value))
 
     def apply(
         self,
@@ -98,7 +101,7 @@ class AttentionLayer(eqx.Module):
         rows at inputs `context`, those that `mask` marks."""
         keys, values = pair
         h = normalise(tokens, self.norm_attention)
-        q = self._split(h @ self.query)
+        q = self._split(product(h, self.query))
         scores = jnp.einsum("the,nhe->htn", q, keys) * q.shape[-1] ** -0.5
         weights = jax.nn.softplus(h @ self.reach + self.reach_bias)
         weights = weights.reshape(len(h), self.heads, len(used)) * used
@@ -109,10 +112,11 @@ class AttentionLayer(eqx.Module):
         )
         scores = scores - jnp.pad(distance, ((0, 0), (0, 0), (1, 0)))
         attention = jax.nn.softmax(jnp.where(mask, scores, -1e30), axis=-1)
-        mixed = jnp.einsum("htn,nhe->the", attention, values)
-        tokens = tokens + mixed.reshape(tokens.shape) @ self.out
+        mixed = jnp.einsum("htn,nhe->the", alike(attention, self.value), values)
+        tokens = tokens + product(mixed.reshape(tokens.shape), self.out)
         h = normalise(tokens, self.norm_mlp)
-        return tokens + jax.nn.gelu(h @ self.mlp_in + self.mlp_bias) @ self.mlp_out
+        h = jax.nn.gelu(product(h, self.mlp_in) + self.mlp_bias)
+        return tokens + product(h, self.mlp_out)
 
     def _split(self, a: Array) -> Array:
         return a.reshape(len(a), self.heads, a.shape[1] // self.heads)

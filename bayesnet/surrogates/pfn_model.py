@@ -106,6 +106,11 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         return self.eval()
 
     def _attach(self, fitted: PFNPosterior, dtype: torch.dtype, device: Any) -> None:
+        if fitted.pfn.card.get("latent", "f") is None:
+            raise UnsupportedError(
+                "A surrogate needs the law of the function without noise, which this PFN was not trained on: "
+                "train it on bn.pfn.NumpyroModel(model, f=...)."
+            )
         self.fitted = fitted
         self.likelihood = None  # of the PFN itself; BoTorch reads the attribute
         self._bridge = PFNBridge(fitted, dtype=dtype, device=device)
