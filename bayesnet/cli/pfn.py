@@ -43,13 +43,20 @@ def train_command(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of the steps of the file")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the seed of the file")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32, or bfloat16 for accelerators; else that of the file"),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="Share tables out over so many devices, as of --device")
+    ] = None,
     device: options.Device = "auto",
 ) -> None:
     """Train on tables drawn from the prior that a TOML file states.
 
     A run that was stopped goes on from its last checkpoint (at most 45 seconds old) when the same
     command is given again. log.jsonl in its folder says how far predictions are from the exact
-    ones, in nats.
+    ones, in nats. It may go on with another number of --devices, to the same result up to rounding.
 
     [bold]Examples[/bold]
 
@@ -67,11 +74,9 @@ def train_command(
     from bayesnet.pfn.pfn import train_tasks
 
     configuration = read_configuration(config)
-    training = configuration.training
-    if steps is not None:
-        training = dataclasses.replace(training, steps=steps)
-    if seed is not None:
-        training = dataclasses.replace(training, seed=seed)
+    asked = {"steps": steps, "seed": seed, "precision": precision, "devices": devices}
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    training = dataclasses.replace(configuration.training, **given)
     run = folder if folder is not None else out.with_name(out.name + ".run")
     say(f"Training {configuration.name!r} for {training.steps} steps; checkpoints in {run} ...")
 
