@@ -22,7 +22,6 @@ from bayesnet.inference import Inference, resolve_inference
 from bayesnet.likelihoods import resolve_likelihood
 from bayesnet.likelihoods.base import refuse_y_var
 from bayesnet.pfn.preset import fit_pfn, is_amortised, is_pfn
-from bayesnet.posterior import FunctionDraws
 
 # What to do about targets that are NaN.
 MISSING = ("error", "mask")
@@ -40,7 +39,7 @@ def fit(
     sample_weight: ArrayLike | None = None,
     missing: str = "error",
     seed: int | Key = 0,
-    init: FunctionDraws | None = None,
+    init: Any = None,
     scaling: Scaling | None = None,
     device: str | jax.Device = "auto",
     progress: bool | None = None,
@@ -67,7 +66,9 @@ def fit(
         missing: "error", or "mask": targets that are NaN were not observed, and the other
             outputs of their row count all the same.
         seed: an integer or a JAX key; the same seed gives the same posterior.
-        init: an earlier posterior from whose chains to go on.
+        init: an earlier posterior from whose chains to go on; or any posterior of the same inputs
+            and outputs (of a PFN, a process, another network), onto whose functions the network is
+            regressed to find where chains start.
         scaling: the coordinate map; from the data (mean 0, sd 1) if None.
         device: "auto", "cpu", "gpu", "gpu:1".
         progress: show a progress bar; if None, where the output is a terminal.
@@ -87,8 +88,8 @@ def fit(
             return fit_pfn(inference, prior, target, likelihood, X, y, warn=warn, **rest)
     method = resolve_inference(inference)
     likelihood = resolve_likelihood(likelihood)
-    if init is not None and not isinstance(init, FunctionDraws):
-        raise InputError(f"init must be an earlier posterior, got {type(init).__name__}.")
+    if init is not None and not callable(getattr(init, "predict", None)):
+        raise InputError(f"init must be a posterior, got {type(init).__name__}.")
     key = as_key(seed)
     with devices.using(device):
         exact = hasattr(method, "choose_prior")  # kernel priors, in float64

@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# Pages whose blocks match or fit several networks.
+# Pages whose blocks match or fit several networks, or draw jointly from a PFN.
 LONG = (
+    "hmc",
     "targets",
     "likelihoods",
     "hyperparameters",

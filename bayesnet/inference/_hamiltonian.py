@@ -32,6 +32,8 @@ class ChainState(NamedTuple):
     jumps: Jumps
     # A warm start keeps its mass and path length; only the step size is tuned again.
     cold: Array
+    # Gradients of the warm-up; those of draws are in their statistics.
+    gradients: Array
 
 
 class Tuning(NamedTuple):
@@ -81,6 +83,7 @@ class HamiltonianChain:
             adapting=adaptation.start(z.shape[0], step, mass, self.target_acceptance),
             jumps=Jumps.start(jnp.zeros(self._probe(model, z).shape, z.dtype)),
             cold=tuning.cold,
+            gradients=jnp.zeros((), jnp.int32),
         )
 
     def plan(self, total: int) -> dict[str, np.ndarray]:
@@ -122,6 +125,7 @@ class HamiltonianChain:
             inverse_mass=adapting.inverse_mass,
             adapting=adapting,
             jumps=jumps,
+            gradients=state.gradients + jnp.asarray(info.num_integration_steps, jnp.int32),
         )
 
     def pool(self, model: LatentModel, states: list[ChainState]) -> list[ChainState]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._errors import InputError
 from bayesnet._types import Array, Key
 from bayesnet.data import Data
 from bayesnet.inference._run import ChainSampler, Progress, run_chains
+from bayesnet.inference._starts import has_latents, regressed
 from bayesnet.inference.base import require_latent_prior
 from bayesnet.inference.model import LatentModel
 from bayesnet.posterior import FunctionDraws
@@ -32,15 +34,6 @@ def check_counts(method: Any, may_be_zero: tuple[str, ...] = ()) -> None:
             raise InputError(
                 f"{field.name} must be a whole number, at least {least}, got {value!r}."
             )
-
-
-def check_init(init: Any, size: int) -> None:
-    """Raise `UnsupportedError` unless `init` is a posterior of draws with `size` latents."""
-    if not isinstance(init, FunctionDraws) or init.latents.shape[-1] != size:
-        raise UnsupportedError(
-            "init must be a posterior of function draws under a prior with the same network and "
-            f"likelihood ({size} latents)."
-        )
 
 
 @dataclass(frozen=True)
@@ -70,21 +63,28 @@ class MarkovChainMonteCarlo:
         data: Data,
         *,
         key: Key,
-        init: FunctionDraws | None = None,
+        init: Any = None,
         progress: Progress | None = None,
     ) -> FunctionDraws:
         """Draws of the posterior.
 
-        `init`: an earlier posterior under a prior of the same shape. If it came from the same
-        method its chains go on where they stopped (mass and path length kept, the step size
-        tuned again during `warmup`); otherwise chains start at its draws.
+        `init`: an earlier posterior. If it came from the same method under a prior of the same
+        shape its chains go on where they stopped (mass and path length kept, the step size
+        tuned again during `warmup`); if from another one, chains start at its draws. Of a
+        posterior of another kind (a PFN, a process, another network) only the functions are
+        used: chains start where the network is near to draws of them (`_starts.py`).
         """
         require_latent_prior(type(self).__name__, prior)
         # A prior may know latents that are easier to move through; draws are kept in its own.
         form = prior.sampling_form() if hasattr(prior, "sampling_form") else None
         bound = likelihood.bind(data.scaling, data.rows)
         model = LatentModel(prior if form is None else form, bound, data.rows)
-        start, states = self._where_to_start(model, init, key)
+        start, states = None, None
+        seconds: dict[str, float] = {}
+        if init is not None:
+            began = time.perf_counter()
+            start, states = self._where_to_start(model, prior, likelihood, data, init, key)
+            seconds["init"] = time.perf_counter() - began
         run = run_chains(
             self.chain(),
             model,
@@ -107,21 +107,23 @@ class MarkovChainMonteCarlo:
             stats=run.stats,
             method=self,
             states=tuple(run.states),
-            seconds=run.seconds,
+            seconds=seconds | run.seconds,
             interrupted=run.interrupted,
         )
 
     def _where_to_start(
-        self, model: LatentModel, init: FunctionDraws | None, key: Key
+        self, model: LatentModel, prior: Any, likelihood: Any, data: Data, init: Any, key: Key
     ) -> tuple[Any, list[Any] | None]:
-        if init is None:
-            return None, None
-        check_init(init, model.size)
-        if init.states and type(init.method) is type(self):
-            return jnp.zeros((self.chains, model.size)), list(init.states)
-        flat = init.latents.reshape(-1, model.size)
-        pick = jax.random.choice(jax.random.fold_in(key, 1), len(flat), (self.chains,))
-        start = flat[np.asarray(pick)]
+        """Starts (c, p), or the states from which to go on."""
+        key = jax.random.fold_in(key, 1)
+        if has_latents(init, model.size):
+            if init.states and type(init.method) is type(self):
+                return jnp.zeros((self.chains, model.size)), list(init.states)
+            flat = init.latents.reshape(-1, model.size)
+            pick = jax.random.choice(key, len(flat), (self.chains,))
+            start = flat[np.asarray(pick)]
+        else:
+            start = np.asarray(regressed(init, prior, likelihood, data, count=self.chains, key=key))
         if hasattr(model.prior, "law") and hasattr(model.prior.law, "from_latents"):
             start = _mapped(model.prior.law.from_latents, model.prior, start)
         return jnp.asarray(start), None

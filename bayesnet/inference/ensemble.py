@@ -18,7 +18,8 @@ from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._types import Array, Float, Key
 from bayesnet.data import Data, Rows
 from bayesnet.inference._run import Progress, run_chains
-from bayesnet.inference._sampling import check_counts, check_init
+from bayesnet.inference._sampling import check_counts
+from bayesnet.inference._starts import has_latents, regressed
 from bayesnet.inference._stochastic import minibatch, require_between
 from bayesnet.inference.base import require_latent_prior
 from bayesnet.inference.model import LatentModel
@@ -66,7 +67,8 @@ class DeepEnsemble:
     `diagnostics()` says; it reports whether training has ended and how far members differ. Ctrl-C
     keeps the members as far as they were trained (`interrupted`).
 
-    `init` goes on from the members of an earlier ensemble (or from draws of another posterior).
+    `init` goes on from the members of an earlier ensemble, from draws of another posterior, or from
+    members that were regressed onto the functions of a posterior of another kind (a PFN, a process).
     Conditions every `LatentPrior` under every likelihood.
 
     Raises:
@@ -121,7 +123,7 @@ class DeepEnsemble:
         data: Data,
         *,
         key: Key,
-        init: FunctionDraws | None = None,
+        init: Any = None,
         progress: Progress | None = None,
     ) -> FunctionDraws:
         """The members, as draws (1, members, p). `init`: see the class."""
@@ -129,7 +131,7 @@ class DeepEnsemble:
         held = _scales_of(prior) if self.hold_scales else ()
         model = LatentModel(prior, likelihood.bind(data.scaling, data.rows), data.rows)
         key_start, key_run = jax.random.split(key)
-        start, states = self._starts(model, init, key_start)
+        start, states = self._starts(model, likelihood, data, init, key_start)
         run = run_chains(
             self.trainer(held),
             model,
@@ -156,12 +158,14 @@ class DeepEnsemble:
         )
 
     def _starts(
-        self, model: LatentModel, init: FunctionDraws | None, key: Key
+        self, model: LatentModel, likelihood: Any, data: Data, init: Any, key: Key
     ) -> tuple[Array, list[Any] | None]:
         p, k = model.prior.latent_size, model.likelihood.latent_size
         dtype = model.rows.y.dtype
         if init is not None:
-            check_init(init, p + k)
+            if not has_latents(init, p + k):
+                prior, count = model.prior, self.members
+                return regressed(init, prior, likelihood, data, count=count, key=key), None
             if init.states and isinstance(init.method, DeepEnsemble):
                 return jnp.zeros((self.members, p + k), dtype), list(init.states)
             flat = init.latents.reshape(-1, p + k)

@@ -193,8 +193,8 @@ def test_going_on_from_earlier_members_and_from_a_sampler():
     flat = hmc.latents.reshape(-1, 3)
     np.testing.assert_allclose(fit(slow, init=hmc).latents[0, [0, -1]], flat[[0, -1]], atol=1e-6)
     assert fit(bn.HMC(chains=2, warmup=0, draws=5), init=first).latents.shape == (2, 5, 3)
-    with pytest.raises(bn.UnsupportedError, match="same network"):
-        fit(prior=bn.NetworkPrior(bn.MLP((3,)), in_dim=2, units="data"), init=first)
+    with pytest.raises(bn.InputError, match="must be a posterior"):
+        fit(init=first.latents)
 
 
 class Counting:

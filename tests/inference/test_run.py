@@ -122,10 +122,12 @@ def test_going_on_with_another_method_and_after_loading(first, tmp_path):
     assert (again.stats["log_density"] > low).all()
 
 
-def test_init_of_another_model_is_refused(first):
-    wide = bn.NetworkPrior(bn.MLP((3,)), units="data")
-    with pytest.raises(bn.UnsupportedError, match="same network"):
-        fit(prior=wide, init=first)
+def test_init_that_is_no_posterior_of_this_table_is_refused(first):
+    with pytest.raises(bn.InputError, match="must be a posterior"):
+        fit(init=first.latents)
+    two = bn.NetworkPrior(bn.MLP((3,)), in_dim=2, units="data")
+    with pytest.raises(bn.InputError, match="1 inputs, the table has 2"):
+        bn.fit(two, np.hstack([X, X]), Y, likelihood=NOISE, inference=METHOD, init=first)
 
 
 def test_thinning_takes_more_steps_between_draws():
