@@ -72,6 +72,7 @@ def train_command(
     from bayesnet.pfn.classifier import train_classifier
     from bayesnet.pfn.configurations import read_configuration
     from bayesnet.pfn.pfn import train_tasks
+    from bayesnet.pfn.quadrature_run import train_quadrature
 
     configuration = read_configuration(config)
     asked = {"steps": steps, "seed": seed, "precision": precision, "devices": devices}
@@ -87,11 +88,17 @@ def train_command(
     with using(device):
         trained: Any = {
             "bars": train_tasks,
+            "quadrature": train_quadrature,
             "process": train_process,
             "classes": train_classifier,
         }[configuration.decoder]
         pfn = trained(
-            configuration.tasks, training, configuration.name, folder=run, progress=report
+            configuration.tasks,
+            training,
+            configuration.name,
+            folder=run,
+            progress=report,
+            **configuration.extra,
         )
         pfn.save(out)
     show(

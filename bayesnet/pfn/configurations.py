@@ -1,8 +1,9 @@
 """Training runs stated in TOML: what `bayesnet pfn train` reads.
 
-`decoder = "bars"` (the default) trains a `PFN`, "process" an `AmortisedProcess`, "classes" a
-`ClassPFN`, whose [labels] holds the fields of `Labels` and whose [inputs] may have those of
-`CorrelatedInputs`.
+`decoder = "bars"` (the default) trains a `PFN`, "quadrature" one over hyper-parameters of Gaussian
+processes, with [quadrature] `nodes` and `start` (see `quadrature_run`); "process" an
+`AmortisedProcess`, "classes" a `ClassPFN`, whose [labels] holds the fields of `Labels` and whose
+[inputs] may have those of `CorrelatedInputs`.
 [training] holds the fields of `Training`; [likelihood] `noise_std`; every [[prior]] is one part of
 the mixture: `kind = "gp"` with `kernel`, `lengthscale`, `outputscale`, or `kind = "network"` with
 `hidden`, `activation`, or `kind = "architectures"` with the fields of `RandomNetworks`; `weight`
@@ -14,7 +15,7 @@ default process, which depends on the number of columns.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,15 @@ from bayesnet.priors import GaussianProcess, InverseGamma, LogNormal, NetworkPri
 FOLDER = Path(__file__).parent / "configs"
 # Fields of `CorrelatedInputs` beside those of its base.
 _MIXING = ("correlated", "rounded")
-DECODERS = ("bars", "process", "classes")
+DECODERS = ("bars", "quadrature", "process", "classes")
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """Arguments of `quadrature_run.train_quadrature`."""
+
+    nodes: int = 2
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,12 +99,13 @@ KINDS = {"gp": ProcessOf, "network": NetworkOf, "architectures": ArchitecturesOf
 
 @dataclass(frozen=True)
 class Configuration:
-    """A named run: its tasks and the knobs of its training."""
+    """A named run: its tasks, the knobs of its training, and what its decoder is told beside them."""
 
     name: str
     tasks: Tasks | ClassTasks
     training: Training
     decoder: str = "bars"
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def read_configuration(source: str | Path) -> Configuration:
@@ -115,13 +125,18 @@ def read_configuration(source: str | Path) -> Configuration:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
-    known_parts = {"decoder", "training", "likelihood", "inputs", "labels", "prior"}
+    known_parts = {"decoder", "training", "likelihood", "inputs", "labels", "prior", "quadrature"}
     for name in content:
         if name not in known_parts:
             raise unknown_name(f"section of {path.name}", name, known_parts)
     decoder = content.get("decoder", "bars")
     if decoder not in DECODERS:
         raise unknown_name("decoder", decoder, DECODERS)
+    extra = {}
+    if decoder == "quadrature":
+        extra = asdict(_make(Quadrature, content.get("quadrature", {}), "[quadrature]"))
+    elif "quadrature" in content:
+        raise InputError('[quadrature] is for decoder = "quadrature".')
     training = _make(Training, content.get("training", {}), "[training]")
     likelihood = _make(GaussianLikelihood, content.get("likelihood", {}), "[likelihood]")
     entries_of_inputs = dict(content.get("inputs", {}))
@@ -152,7 +167,7 @@ def read_configuration(source: str | Path) -> Configuration:
         tasks = ClassTasks(prior, likelihood, inputs, *sizes, labels)
     else:
         tasks = Tasks(prior, likelihood, inputs, *sizes)
-    return Configuration(path.stem, tasks, training, decoder)
+    return Configuration(path.stem, tasks, training, decoder, extra)
 
 
 def _make(cls: Any, entries: Any, where: str, **given: Any) -> Any:

@@ -93,7 +93,7 @@ class ProcessFamily:
         """The slots that tables of `d` columns use (size,)."""
         used = np.zeros(self.size, bool)
         used[0] = is_law(self.noise)
-        for where in self._slots(part, d)[0]:
+        for where in self.laws_in_slots(part, d)[0]:
             used[where] = True
         return used
 
@@ -105,7 +105,7 @@ class ProcessFamily:
         if is_law(self.noise):
             z[:, 0] = (np.log(np.asarray(noise, np.float64)) - self.noise.loc) / self.noise.scale
         for slots, law, values in zip(
-            *self._slots(part, d), _values(self.parts[d - 1][part], hyper), strict=True
+            *self.laws_in_slots(part, d), _values(self.parts[d - 1][part], hyper), strict=True
         ):
             value = np.asarray(values, np.float64).reshape(len(noise), -1)
             free = np.log(value) if isinstance(law, LogNormal) else value
@@ -126,7 +126,7 @@ class ProcessFamily:
             else v
             for v in _leaves(prior)
         ]
-        slots, laws = self._slots(part, d)
+        slots, laws = self.laws_in_slots(part, d)
         found = iter(zip(slots, laws, strict=True))
         out = []
         for leaf in leaves:
@@ -145,7 +145,7 @@ class ProcessFamily:
         )
         return jax.tree.unflatten(_structure(prior), out), level
 
-    def _slots(self, part: int, d: int) -> tuple[list[np.ndarray], list[Any]]:
+    def laws_in_slots(self, part: int, d: int) -> tuple[list[np.ndarray], list[Any]]:
         """The slots of every random hyper-parameter, in the order of the covariance's tree."""
         single, _ = self._counts()
         laws = [v for v in _leaves(self.parts[d - 1][part]) if is_law(v)]

@@ -12,11 +12,13 @@ import numpy as np
 from bayesnet._errors import InputError
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import as_matrix
+from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.ensemble import PFNEnsemble
 from bayesnet.pfn.posterior import CHUNKS, PFNPosterior, pad_context
-from bayesnet.pfn.prediction import BarPrediction
+from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.transformer import Transformer, pad_columns
+from bayesnet.posterior.prediction import Prediction
 
 
 @eqx.filter_jit
@@ -36,7 +38,7 @@ def _many(
 
 def predict_many(
     pfn: Any, X: ArrayLike, y: ArrayLike, X_new: ArrayLike, ensemble: int
-) -> list[BarPrediction]:
+) -> list[Prediction]:
     """See `PFN.predict_many`."""
     x, targets, new = (np.asarray(a, np.float64) for a in (X, y, X_new))
     shapes = f"got X {x.shape}, y {targets.shape}, X_new {new.shape}"
@@ -57,6 +59,8 @@ def predict_many(
     q = new.shape[1]
     size = next((c for c in CHUNKS if q <= c), q)
     queries = np.pad(queries, ((0, 0), (0, size - q), (0, 0)))
+    if isinstance(pfn.network, QuadratureNetwork) and ensemble == 1:
+        return _mixtures(pfn, posteriors, contexts, np.stack(scaled), size)
     logits = _many(
         pfn.network,
         pfn.bars,
@@ -74,6 +78,27 @@ def predict_many(
             found.append(posterior.prediction(scaled[i], pairs))
         else:
             found.append(posterior.prediction(matrices[i], *pairs[0]))
+    return found
+
+
+def _mixtures(
+    pfn: Any, posteriors: list[Any], contexts: list[Any], scaled: np.ndarray, size: int
+) -> list[Prediction]:
+    """The predictions at scaled rows (t, q, d), padded to `size`, of tables of a quadrature."""
+    q = scaled.shape[1]
+    queries = np.pad(scaled.astype(np.float32), ((0, 0), (0, size - q), (0, 0)))
+    _, _, mask, used = contexts[0]
+    x, y = (jnp.stack(a) for a in ([c[0] for c in contexts], [c[1][0] for c in contexts]))
+    tables, numbers = quadrature.many(pfn.network, x, y, mask, used, jnp.asarray(queries))
+    tables, numbers = jax.tree.map(np.asarray, (tables, numbers[:, :q]))
+    found = []
+    for i, posterior in enumerate(posteriors):
+        own = jax.tree.map(lambda a, i=i: a[i : i + 1], tables)
+        found.append(
+            quadrature.prediction(
+                posterior.data, pfn.network, own, mask, used, scaled[i], numbers[i : i + 1]
+            )
+        )
     return found
 
 

@@ -17,9 +17,12 @@ from scipy.special import ndtri
 
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import Data, as_matrix
+from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.prediction import BarPrediction
+from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.transformer import Transformer, pad_columns
+from bayesnet.posterior.prediction import Prediction
 
 # Query rows of one call of the compiled program; what is left is padded to the smaller one. Few
 # sizes, so that a row has the same answer (to the last bit, below 129 rows) whatever comes with it.
@@ -44,8 +47,18 @@ class PFNPosterior:
         x, y, mask, used = pad_context(self.pfn, self.data.x, self.data.y)
         return encode(self.pfn.network, x, y, mask, used), mask, used
 
-    def predict(self, x: ArrayLike, *, warn: bool = True) -> BarPrediction:
+    @cached_property
+    def _processes(self) -> tuple[Any, Array, Array]:
+        """As `_context` for a quadrature: its processes conditioned, not as bars."""
+        x, y, mask, used = pad_context(self.pfn, self.data.x, self.data.y)
+        tables = quadrature.condition(self.pfn.network, x, y, mask, used, self.data.in_dim)
+        return tables, mask, used
+
+    def predict(self, x: ArrayLike, *, warn: bool = True) -> Prediction:
         """The predictive law at `x` (n, d), in the units of y.
+
+        A `BarPrediction`; of a quadrature (`bayesnet.pfn.quadrature`, the weights "gp") a
+        `ProcessPrediction`, whose joint draws are those of the processes.
 
         Args:
             x: inputs in user units, n x d.
@@ -58,6 +71,18 @@ class PFNPosterior:
         scaled = scaling.x_in(matrix)
         if warn:
             warn_of_far(scaled)
+        if isinstance(self.pfn.network, QuadratureNetwork):
+            tables, mask, used = self._processes
+            found = [
+                np.asarray(quadrature.mixture(self.pfn.network, tables, mask, used, rows))[
+                    :, :count
+                ]
+                for rows, count in chunks(scaled.astype(np.float32))
+            ]
+            numbers = np.concatenate(found, axis=1)
+            return quadrature.prediction(
+                self.data, self.pfn.network, tables, mask, used, scaled, numbers
+            )
         return self.prediction(matrix, *self.logits(scaled))
 
     def prediction(

@@ -124,13 +124,17 @@ class Prediction:
         return self.components.sample(rng, pick) if noise else self.values[pick]
 
     def _targets(self, y: ArrayLike) -> np.ndarray:
-        targets = np.asarray(y, np.float64)
-        n, m = self.values.shape[1:]
-        if targets.ndim == 1 and m == 1:
-            targets = targets[:, None]
-        if targets.shape not in ((n, m), (1, m), (n, 1), (1, 1)) and targets.ndim != 0:
-            raise InputError(f"y must have shape ({n}, {m}), got {np.shape(y)}.")
-        return np.broadcast_to(targets, (n, m))
+        return targets_like(y, *self.values.shape[1:])
+
+
+def targets_like(y: ArrayLike, n: int, m: int) -> np.ndarray:
+    """`y` as (n, m); one output may come as (n,), and numbers broadcast. Raises `InputError` else."""
+    targets = np.asarray(y, np.float64)
+    if targets.ndim == 1 and m == 1:
+        targets = targets[:, None]
+    if targets.shape not in ((n, m), (1, m), (n, 1), (1, 1)) and targets.ndim != 0:
+        raise InputError(f"y must have shape ({n}, {m}), got {np.shape(y)}.")
+    return np.broadcast_to(targets, (n, m))
 
 
 def generator(key: Any) -> np.random.Generator:

@@ -16,7 +16,7 @@ from bayesnet._types import ArrayLike
 from bayesnet.data import Data, Scaling, as_matrix, make_data
 from bayesnet.posterior.process_loo import ProcessLeaveOneOut, leave_one_out
 from bayesnet.posterior.process_members import Members
-from bayesnet.posterior.process_prediction import ProcessPrediction, equal_mixture
+from bayesnet.posterior.process_prediction import ProcessPrediction
 from bayesnet.posterior.process_report import ProcessReport, process_report
 from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.process_iterative import iterative_blocks
@@ -170,11 +170,8 @@ class ProcessPosterior:
         first, m = self.solutions[0], location.shape[2]
         df = None if first.df is None else _spread(first.df[None], m)[0]
         weight = np.concatenate(weights)
-        equal = equal_mixture(location, function, noise_sd, df, weight)
         shared = first.scale.law is None or not first.scale.per_output
         return ProcessPrediction(
-            equal,
-            equal.location,
             location,
             function,
             noise_sd,

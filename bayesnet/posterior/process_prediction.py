@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from bayesnet._errors import InputError
 from bayesnet._types import ArrayLike
 from bayesnet.likelihoods.gaussian import Normal
 from bayesnet.likelihoods.student_t import StudentTLaw
-from bayesnet.posterior.prediction import Prediction, generator
+from bayesnet.posterior.prediction import Prediction, generator, targets_like
 
 # Components of the equal mixture that stands in for a weighted one in scores that need it.
 EQUAL = 256
@@ -29,9 +29,12 @@ class ProcessPrediction(Prediction):
     normal laws; `tail` (m,): moments of order 2 * `tail` and beyond are infinite, and reported so.
     `joint_covariance(node, output)` gives the (n, n) matrix of f, df's scale matrix where Student-t;
     `member` (j,) numbers the hyper-parameters of a node, `shared` says that one scale serves all
-    outputs. `components` and `values` are an equal mixture near to it, for scores that need one.
+    outputs. `components` and `values` are an equal mixture near to it, for scores that need one;
+    made when they are asked for.
     """
 
+    components: Any = field(init=False, repr=False)
+    values: np.ndarray = field(init=False, repr=False)
     location: np.ndarray
     function_scale: np.ndarray
     noise_scale: np.ndarray
@@ -41,6 +44,18 @@ class ProcessPrediction(Prediction):
     member: np.ndarray
     shared: bool
     joint_covariance: Callable[[int, int], np.ndarray]
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached for what is not there (yet): hundreds of components a point take longer to make
+        # than all else in a prediction.
+        if name not in ("components", "values"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        equal = equal_mixture(
+            self.location, self.function_scale, self.noise_scale, self.df, self.log_weight
+        )
+        object.__setattr__(self, "components", equal)
+        object.__setattr__(self, "values", equal.location)
+        return getattr(self, name)
 
     @property
     def _law(self) -> Any:
@@ -177,6 +192,9 @@ class ProcessPrediction(Prediction):
             for i, g in enumerate(members)
         ]
         return float(logsumexp(parts))
+
+    def _targets(self, y: ArrayLike) -> np.ndarray:
+        return targets_like(y, *self.location.shape[1:])
 
     def _joint_nodes(self, rng: np.random.Generator, num: int) -> np.ndarray:
         """The node of each draw and output (num, m): one for all outputs where the scale is shared."""

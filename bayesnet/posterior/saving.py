@@ -95,6 +95,8 @@ CLASSES = {
     "AmortisedProcess": "bayesnet.pfn.amortised",
     "ProcessFamily": "bayesnet.pfn.family",
     "ProposalNetwork": "bayesnet.pfn.proposal",
+    "QuadratureNetwork": "bayesnet.pfn.quadrature",
+    "HyperMap": "bayesnet.pfn.hyper_map",
     "PFN": "bayesnet.pfn.pfn",
     "PFNPosterior": "bayesnet.pfn.posterior",
     "PFNEnsemble": "bayesnet.pfn.ensemble",

@@ -19,7 +19,7 @@ from bayesnet.likelihoods.base import refuse_y_var
 from bayesnet.posterior.laplace_process import latent_mean
 from bayesnet.posterior.latent_process import POINTS, LatentProcess, LatentReport, Marginals
 from bayesnet.posterior.process import _NONE, base_of
-from bayesnet.posterior.process_prediction import ProcessPrediction, covariance_root, equal_mixture
+from bayesnet.posterior.process_prediction import ProcessPrediction, covariance_root
 from bayesnet.posterior.process_report import expansion_problems
 from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.process_blocks import jittered_cholesky
@@ -126,10 +126,7 @@ class SparsePosterior(LatentProcess):
         location = self.scaling.y_out(mean)
         function, noise = sd * scale, np.broadcast_to(self._noise_std() * scale, sd.shape)
         log_weight = np.repeat(self.scales()[2][:, None], mean.shape[2], axis=1)
-        equal = equal_mixture(location, function, noise, None, log_weight)
         return ProcessPrediction(
-            equal,
-            equal.location,
             location,
             function,
             noise,

@@ -1,0 +1,143 @@
+"""What a quadrature says about new rows: its mixture of Gaussian processes, without bars."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesnet._types import Array, Float
+from bayesnet.data import Data
+from bayesnet.pfn.quadrature import Conditioned, QuadratureNetwork, matrix
+from bayesnet.posterior.process_prediction import ProcessPrediction
+
+# Tables of more rows than FEW are answered by KEPT nodes of each kind: weights are concentrated there,
+# and the linear algebra of each node takes time.
+FEW, KEPT = 20, 3
+
+
+def _conditioned(
+    network: QuadratureNetwork, x: Array, y: Array, mask: Array, used: Array, columns: int
+) -> Conditioned:
+    rows = x[:, :columns]
+    nodes = network.nodes(x, y, mask, used)
+    if len(x) > FEW and nodes.log_share.shape[1] > KEPT:
+        nodes = network.best(KEPT, nodes, rows, y, mask, used)
+    return network.condition(nodes, rows, y, mask, used)
+
+
+@eqx.filter_jit
+def condition(
+    network: QuadratureNetwork,
+    x: Float[Array, "n d"],
+    y: Float[Array, "m n"],
+    mask: Array,
+    used: Array,
+    columns: int,
+) -> Conditioned:
+    """The table of every output (leading axis m), conditioned; the first `columns` are real."""
+    return jax.vmap(lambda a: _conditioned(network, x, a, mask, used, columns))(y)
+
+
+@eqx.filter_jit
+def mixture(
+    network: QuadratureNetwork,
+    tables: Conditioned,
+    mask: Array,
+    used: Array,
+    x: Float[Array, "q d"],
+) -> Float[Array, "m q 2 3 c"]:
+    """The mixtures of every output at queries without padding."""
+    return jax.vmap(lambda t: network.mixture(t, mask, x, used))(tables)
+
+
+@eqx.filter_jit
+def many(
+    network: QuadratureNetwork,
+    x: Float[Array, "t n d"],
+    y: Float[Array, "t n"],
+    mask: Array,
+    used: Array,
+    queries: Float[Array, "t q d"],
+) -> tuple[Conditioned, Float[Array, "t q 2 3 c"]]:
+    """Tables of one shape, conditioned, and their mixtures at queries of their own (without padding)."""
+
+    def one(item: tuple[Array, Array, Array]) -> tuple[Conditioned, Array]:
+        rows, targets, new = item
+        table = _conditioned(network, rows, targets, mask, used, new.shape[1])
+        return table, network.mixture(table, mask, new, used)
+
+    found: tuple[Conditioned, Array] = jax.lax.map(one, (x, y, queries), batch_size=16)
+    return found
+
+
+def prediction(
+    data: Data,
+    network: QuadratureNetwork,
+    tables: Conditioned,
+    mask: Array,
+    used: Array,
+    scaled: np.ndarray,
+    numbers: Float[np.ndarray, "m n 2 3 c"],
+) -> ProcessPrediction:
+    """The law in user units at scaled rows (n, d), given what `mixture` says there."""
+    scaling = data.scaling
+    a = np.moveaxis(np.asarray(numbers, np.float64), (4, 1, 0), (0, 1, 2))  # c n m 2 3
+    variance = np.exp(2 * a[..., 2])
+    function = np.sqrt(variance[..., 1])
+    noise = np.sqrt(np.maximum(variance[..., 0] - variance[..., 1], 0.0))
+    nodes, n, m = function.shape
+    location = a[..., 0, 1] * scaling.y_scale + scaling.y_loc
+    function, noise = function * scaling.y_scale, noise * scaling.y_scale
+    weight = a[:, 0, :, 0, 0]
+    return ProcessPrediction(
+        location,
+        function,
+        noise,
+        weight,
+        None,
+        np.full(m, np.inf),
+        np.arange(nodes),
+        False,
+        partial(joint_covariance, data, network, tables, mask, used, scaled),
+    )
+
+
+def joint_covariance(
+    data: Data,
+    network: QuadratureNetwork,
+    tables: Conditioned,
+    mask: Array,
+    used: Array,
+    scaled: np.ndarray,
+    node: int,
+    output: int,
+) -> np.ndarray:
+    """The covariance (n, n) of f between scaled rows at one node, in the units of y squared."""
+    kind, at = divmod(node, tables.log_weight.shape[2])
+    with jax.enable_x64(True):
+        table = jax.tree.map(lambda a: jnp.asarray(np.asarray(a[output]), jnp.float64), tables)
+        rows = jnp.asarray(scaled, jnp.float64)
+        found = np.asarray(_covariance(network, table, mask, used, rows, kind, at))
+    return found * float(data.scaling.y_scale[output]) ** 2
+
+
+@eqx.filter_jit
+def _covariance(
+    network: QuadratureNetwork,
+    table: Conditioned,
+    mask: Array,
+    used: Array,
+    x: Float[Array, "q d"],
+    kind: int,
+    at: int,
+) -> Float[Array, "q q"]:
+    d = used.sum().astype(int)
+    nodes = table.nodes
+    hyper, _ = network.hyper.hyper(kind, d, nodes.z[kind, at], nodes.gates[kind, at], x.shape[1])
+    kernel = network.hyper.kernels[kind]
+    cross = table.root[kind, at] @ (matrix(kernel, hyper, table.x, x) * mask[:, None])
+    return matrix(kernel, hyper, x, x) - cross.T @ cross

@@ -1,0 +1,160 @@
+"""Training a quadrature: nodes and weights together, on the predictive law that they make.
+
+A step is three programs, each waited for: the nodes of all tables; the loss and its gradient in the
+nodes, which holds the linear algebra; the gradient carried on into the network. LAPACK and a large
+gradient in one program can dead-lock XLA on CPU.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesnet._types import Array, Float
+from bayesnet.pfn.bars import Bars
+from bayesnet.pfn.checkpoint import signature
+from bayesnet.pfn.family import ProcessFamily
+from bayesnet.pfn.proposal import ProposalNetwork
+from bayesnet.pfn.quadrature import Nodes, QuadratureNetwork
+from bayesnet.pfn.settings import State, Training
+from bayesnet.pfn.tasks import Batch, Tasks
+from bayesnet.pfn.train import (
+    WEIGHT_F,
+    draw_batch,
+    evaluate,
+    held_out,
+    targets_of_prior,
+)
+
+# Nodes of the integrals over targets, and the sd to which functions are told apart.
+POINTS, FINEST = 10, 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class QuadratureObjective:
+    """A `QuadratureNetwork` whose mixtures follow the prior's own law of y and of f.
+
+    `nodes`: of each component and kind of process; `reader`: where training starts, if not at random.
+    """
+
+    tasks: Tasks
+    family: ProcessFamily
+    training: Training
+    nodes: int = 2
+    reader: ProposalNetwork | None = None
+    losses = ("recent_y", "recent_f")
+
+    def identity(self) -> str:
+        """What a checkpoint must agree with."""
+        return json.dumps(["quadrature", self.nodes, signature(self.tasks, self.training)])
+
+    def start(self) -> State:
+        """The reader as it is given, or random; bars placed by targets of the prior."""
+        t = self.training
+        network = QuadratureNetwork.create(
+            jax.random.key(t.seed),
+            self.family,
+            width=t.width,
+            depth=t.depth,
+            heads=t.heads,
+            hidden=t.hidden,
+            nodes=self.nodes,
+            reader=self.reader,
+        )
+        bars = Bars.from_values(targets_of_prior(self.tasks, t), t.bars)
+        return State(network, t.optimiser().init(eqx.filter(network, eqx.is_array)), bars)
+
+    def step(self, state: State, number: int) -> tuple[State, np.ndarray]:
+        """One step of Adam on a batch of tasks."""
+        batch = draw_batch(self.tasks, self.training, number)
+        network: Any = state.network
+        nodes = jax.block_until_ready(_nodes(network, batch))
+        parts, by_nodes = _by_nodes(network, nodes, batch)
+        network, optimiser = _update(self.training, network, state.optimiser, batch, by_nodes)
+        return State(network, optimiser, state.bars), np.asarray(parts)
+
+    @cached_property
+    def _batches(self) -> dict[int, Batch]:
+        return held_out(self.tasks, self.training)
+
+    def evaluate(self, state: State) -> dict[str, Any]:
+        """The excess over the prior's own law of y given its hyper-parameters, by columns."""
+        return {"excess": evaluate(state.network, state.bars, self._batches)}
+
+
+def _of_tables(network: QuadratureNetwork, batch: Batch) -> Nodes:
+    tables = jax.vmap(network.nodes, in_axes=(0, 0, 0, None))
+    found: Nodes = tables(batch.x, batch.y, batch.mask, batch.used)
+    return found
+
+
+@eqx.filter_jit
+def _nodes(network: QuadratureNetwork, batch: Batch) -> Nodes:
+    return _of_tables(network, batch)
+
+
+def _by_nodes(network: QuadratureNetwork, nodes: Nodes, batch: Batch) -> tuple[Array, Nodes]:
+    """The losses of y and of f, and the gradient of what is minimised in the nodes; in float64."""
+    with jax.enable_x64(True):
+        wide = jax.tree.map(_wide, (network, nodes, batch))
+        parts, gradient = _loss_gradient(*wide)
+        return jax.tree.map(lambda a: np.asarray(a, np.float32), (parts, gradient))
+
+
+def _wide(a: Any) -> Any:
+    return jnp.asarray(a, jnp.float64) if eqx.is_inexact_array(a) else a
+
+
+@eqx.filter_jit
+def _loss_gradient(network: QuadratureNetwork, nodes: Nodes, batch: Batch) -> tuple[Array, Nodes]:
+    def law(nodes: Nodes, x: Array, y: Array, mask: Array, queries: Array) -> Array:
+        table = network.condition(nodes, x, y, mask, batch.used)
+        return network.mixture(table, mask, queries, batch.used)
+
+    def loss(nodes: Nodes) -> tuple[Array, Array]:
+        laws = jax.vmap(law)(nodes, batch.x, batch.y, batch.mask, batch.queries)
+        y = divergence(batch.f_mean, batch.y_std, laws[:, :, 0]).mean()
+        f = divergence(batch.f_mean, batch.f_std, laws[:, :, 1], FINEST).mean()
+        return y + WEIGHT_F * f, jnp.stack([y, f])
+
+    (_, parts), gradient = jax.value_and_grad(loss, has_aux=True)(nodes)
+    return parts, gradient
+
+
+def divergence(
+    mean: Float[Array, "b q"],
+    std: Float[Array, "b q"],
+    law: Float[Array, "b q 3 c"],
+    blur: float = 0.0,
+) -> Float[Array, "b q"]:
+    """KL from N(mean, std^2) to mixtures of Gaussians by Gauss-Hermite quadrature, in nats.
+
+    `law`: log weights, means, log sds; with `blur` noise of that sd is added on both sides, so that
+    a function that is known exactly does not make it infinite.
+    """
+    log_weight, means, log_std = (law[:, :, i] for i in range(3))
+    variance = std**2 + blur**2
+    t, w = (jnp.asarray(a, mean.dtype) for a in np.polynomial.hermite_e.hermegauss(POINTS))
+    at = mean[..., None] + jnp.sqrt(variance)[..., None] * t
+    variances = jnp.exp(2 * log_std) + blur**2
+    e2 = (at[..., None] - means[:, :, None]) ** 2 / variances[:, :, None]
+    each = log_weight[:, :, None] - 0.5 * (e2 + jnp.log(variances)[:, :, None])
+    cross = jnp.sum(w / w.sum() * jax.nn.logsumexp(each, axis=-1), axis=-1)
+    return -0.5 - 0.5 * jnp.log(variance) - cross
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _update(
+    training: Training, network: QuadratureNetwork, optimiser: Any, batch: Batch, by: Nodes
+) -> tuple[QuadratureNetwork, Any]:
+    learned, fixed = eqx.partition(network, eqx.is_inexact_array)
+    _, pull = jax.vjp(lambda n: _of_tables(eqx.combine(n, fixed), batch), learned)
+    updates, optimiser = training.optimiser().update(pull(by)[0], optimiser)
+    return eqx.apply_updates(network, updates), optimiser
