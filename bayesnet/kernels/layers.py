@@ -124,7 +124,7 @@ class Activation(KernelLayer):
             whose kernel is then found by expansion and quadrature.
         parameter: the slope of "leaky_relu" at negative values (0.01 if None), the degree of
             "monomial" (2), the gamma of "rbf" and "gaussian" (1).
-        terms: of the expansion of a function without a closed form (256 if None, up to 4096): more
+        terms: at most, of the expansion of a function without a closed form (1024 if None, up to 4096): more
             where `kernel.expansion_error(x)` is too large.
 
     Raises:

@@ -180,7 +180,7 @@ class InfiniteNetwork:
             warnings.warn(
                 f"The kernel is accurate to a relative {worst:.0e} only at the outermost of these rows: an "
                 "activation there has a corner, or bends much more sharply than its polynomials. Scale "
-                "the inputs, lower weight_std, or take more terms: bn.kernels.Activation(name, terms=1024).",
+                "the inputs, lower weight_std, or take more terms: bn.kernels.Activation(name, terms=4096).",
                 ConvergenceWarning,
                 stacklevel=3,
             )
