@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from bayesnet.posterior.process_members import Members
 from bayesnet.posterior.process_prediction import ProcessPrediction
 from bayesnet.posterior.process_report import ProcessReport, process_report
 from bayesnet.priors.kernel_model import KernelModel
+from bayesnet.priors.process_determinant import log_determinant
 from bayesnet.priors.process_iterative import iterative_blocks
 from bayesnet.priors.process_solution import ScaleModel, Solution, solution_of, solve
 from bayesnet.priors.scale_mixture import ScaleMixture
@@ -103,7 +104,8 @@ class ProcessPosterior:
 
     @property
     def iterative(self) -> bool:
-        """Whether solves are by conjugate gradients: then there is no evidence or leave-one-out."""
+        """Whether solves are by conjugate gradients: then the evidence is an estimate, and there is no
+        leave-one-out."""
         ask = getattr(self.method, "iterative", None)
         return False if ask is None else bool(ask(self.prior, len(self.x)))
 
@@ -121,19 +123,44 @@ class ProcessPosterior:
         """The log density of the observed targets, in the units of y; of several priors their mean
         density. With `sample_weight` the log of the integrated weighted likelihood.
 
-        Raises `UnsupportedError` after conjugate gradients, which give no determinant.
+        After conjugate gradients an unbiased estimate, from fixed probe vectors, with the standard error
+        `log_evidence_error`; it is made when it is first asked for. Raises `InputError` if it does
+        not converge.
         """
-        if self.iterative:
-            raise UnsupportedError(
-                "The evidence needs solver='cholesky': gradients give no determinant."
-            )
+        solved = self._estimated[0] if self.iterative else self.solutions
         own = [
             s.log_evidence + weighted_constant(std, self.y, self.y_var, self.weight)
-            for s, std in zip(self.solutions, self.noise_std, strict=True)
+            for s, std in zip(solved, self.noise_std, strict=True)
         ]
         share = np.ones(len(self.x)) if self.weight is None else self.weight
         units = float((share @ ~np.isnan(self.y)) @ np.log(self.scaling.y_scale))
         return float(logsumexp(own) - np.log(len(own)) - units)
+
+    @property
+    def log_evidence_error(self) -> float:
+        """The standard error of `log_evidence` in nats: 0 after a factorisation, that of stochastic
+        Lanczos quadrature after conjugate gradients."""
+        return self._estimated[1] if self.iterative else 0.0
+
+    @property
+    def evidence_estimated(self) -> bool:
+        """Whether the estimate of the evidence has been made."""
+        return "_estimated" in self.__dict__
+
+    @cached_property
+    def _estimated(self) -> tuple[tuple[Solution, ...], float]:
+        """The solutions with estimated log determinants, and the standard error of the evidence."""
+        found, worst = [], 0.0
+        for solution in self.solutions:
+            blocks, variance = [], 0.0
+            for number, block in enumerate(solution.blocks):
+                log_det, error = log_determinant(block.factor, self.method.probes, seed=number)
+                blocks.append(replace(block, log_det=log_det))
+                # It enters once for each output of the block.
+                variance += (0.5 * len(block.columns) * error) ** 2
+            found.append(solution_of(tuple(blocks), solution.num_outputs, solution.scale))
+            worst = max(worst, float(np.sqrt(variance)))
+        return tuple(found), worst
 
     def predict(self, x: ArrayLike, y_var: ArrayLike | None = None) -> ProcessPrediction:
         """The predictive law at `x` (n, d): a `ProcessPrediction` in the units of y.

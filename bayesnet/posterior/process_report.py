@@ -20,13 +20,15 @@ class ProcessReport:
     """Facts and problems of an exact posterior; prints.
 
     Fields:
-        log_evidence: of the targets, in the units of y; NaN after conjugate gradients.
+        log_evidence: of the targets, in the units of y; after conjugate gradients NaN, or the estimate
+            if `posterior.log_evidence` has been asked for.
         noise_std: the noise level of each output in the units of y (at s = 1 where noise is inside).
         hyperparameters: values that were learned, by name.
         rule: how the scale was integrated; quadrature_error: its estimated error (nats).
         jitter: the largest that was needed, relative to the mean variance.
         problems: one sentence for each reason not to trust the posterior.
         learned_on: (rows, all rows) where hyper-parameters and noise are those of some rows.
+        log_evidence_error: the standard error of an estimated evidence (nats), else 0.
     """
 
     log_evidence: float
@@ -38,6 +40,7 @@ class ProcessReport:
     seconds: float
     problems: tuple[str, ...]
     learned_on: tuple[int, int] | None = None
+    log_evidence_error: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -47,13 +50,20 @@ class ProcessReport:
     @property
     def headline(self) -> str:
         """The number to look at first."""
+        if np.isnan(self.log_evidence):
+            return "exact, by conjugate gradients"
         return f"exact, log evidence {self.log_evidence:.3f}"
 
     def __str__(self) -> str:
         noise = ", ".join(f"{value:.4g}" for value in self.noise_std)
+        evidence = f"log evidence {self.log_evidence:.3f}"
+        if np.isnan(self.log_evidence):
+            evidence = "log evidence not estimated (post.log_evidence does)"
+        elif self.log_evidence_error > 0:
+            evidence += f" +- {self.log_evidence_error:.2f}"
         lines = [
             f"exact posterior ({self.rule}), {self.seconds:.1f} s",
-            f"log evidence {self.log_evidence:.3f}, noise sd {noise}",
+            f"{evidence}, noise sd {noise}",
         ]
         if self.quadrature_error > 0:
             lines.append(f"error of the integral over the scale {self.quadrature_error:.1e} nats")
@@ -88,8 +98,10 @@ def process_report(posterior: Any) -> ProcessReport:
         )
     problems += expansion_problems(posterior.priors[0], posterior.x)
     scale, learned = posterior.scaling.y_scale, posterior.search.get("learned_on")
+    # An estimate costs as much as predicting some rows: it is made when the user asks for it.
+    known = not posterior.iterative or posterior.evidence_estimated
     return ProcessReport(
-        float("nan") if posterior.iterative else posterior.log_evidence,
+        posterior.log_evidence if known else float("nan"),
         tuple(
             float(v)
             for v in np.exp(np.log(np.maximum(posterior.noise_std, 1e-300)).mean(0)) * scale
@@ -104,6 +116,7 @@ def process_report(posterior: Any) -> ProcessReport:
         float(sum(posterior.seconds.values())),
         tuple(problems),
         None if learned is None else (int(learned), len(posterior.x)),
+        posterior.log_evidence_error if known else 0.0,
     )
 
 
@@ -119,5 +132,5 @@ def expansion_problems(prior: Any, x: np.ndarray) -> list[str]:
         return []
     return [
         f"activations are expanded to a relative error of {worst:.0e} at the outermost rows: take more terms, "
-        "bn.kernels.Activation(name, terms=1024), or a lower weight_std"
+        "bn.kernels.Activation(name, terms=4096), or a lower weight_std"
     ]

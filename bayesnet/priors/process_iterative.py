@@ -66,6 +66,17 @@ class IterativeSystem:
         inner = linalg.cho_solve(self._inner, self._low.T @ scaled)
         return scaled - (self._low @ inner) / self.noise[:, None]
 
+    @property
+    def log_det_preconditioner(self) -> float:
+        """`log det (L L' + diag(noise))`."""
+        inner = 2.0 * float(np.log(np.diag(self._inner[0])).sum())
+        return float(np.log(self.noise).sum()) + inner
+
+    def draw(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        """Draws (n, num) of N(0, L L' + diag(noise))."""
+        low = self._low @ rng.normal(size=(self._low.shape[1], num))
+        return low + np.sqrt(self.noise)[:, None] * rng.normal(size=(len(self.noise), num))
+
     def solve(self, b: np.ndarray) -> np.ndarray:
         """The solutions (n, r), each right hand side with steps of its own.
 
@@ -119,7 +130,8 @@ def pivoted_cholesky(kernel: Columns, x: np.ndarray, diagonal: np.ndarray, rank:
 
 @dataclass(frozen=True, eq=False)
 class IterativeBlock(Block):
-    """A block whose `factor` is an `IterativeSystem`. It has no log determinant (NaN)."""
+    """A block whose `factor` is an `IterativeSystem`. Its log determinant is NaN until it is estimated
+    (`process_determinant`)."""
 
     def explained(self, part: np.ndarray) -> np.ndarray:
         return np.sum(part.T * self.factor.solve(part.T), axis=0)
