@@ -1,7 +1,8 @@
 """Hamiltonian Monte Carlo over the hyper-parameters of a process: few coordinates, costly densities.
 
 Coordinates are whitened by the curvature at the mode; step sizes are jittered and tuned to an
-acceptance rate; chains start at the mode plus noise (Neal 2011, sections 4.1 and 5.4).
+acceptance rate; chains start at the mode plus noise (Neal 2011, sections 4.1 and 5.4). Trajectories are of a few
+steps each ("hmc"), or as long as they do not turn around ("nuts", in `_exact_nuts`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from bayesnet.inference._exact_nuts import nuts_transition
 
 LogDensity = Callable[[np.ndarray], tuple[float, np.ndarray]]
 CHAINS, WARMUP, LEAPFROGS, TARGET = 2, 40, 4, 0.8
@@ -27,9 +30,15 @@ class HyperDraws:
 
 
 def sample_hyper(
-    log_density: LogDensity, mode: np.ndarray, draws: int, seed: int, progress: Any = None
+    log_density: LogDensity,
+    mode: np.ndarray,
+    draws: int,
+    seed: int,
+    progress: Any = None,
+    sampler: str = "hmc",
 ) -> HyperDraws:
-    """`draws` draws over `CHAINS` chains from the density whose mode is `mode`."""
+    """`draws` draws over `CHAINS` chains from the density whose mode is `mode`, by "hmc" or "nuts"."""
+    transition = nuts_transition if sampler == "nuts" else hmc_transition
     root = curvature_root(log_density, mode)
     rng = np.random.default_rng(seed + 1)
     each = -(-draws // CHAINS)
@@ -48,20 +57,7 @@ def sample_hyper(
         log_step, path = np.log(0.5), []
         for i in range(WARMUP + each):
             step = np.exp(log_step) * rng.uniform(0.7, 1.1)
-            p = rng.normal(size=len(w))
-            energy = value - 0.5 * p @ p
-            at, v, g = w, value, slope
-            momentum = p + 0.5 * step * g
-            for k in range(LEAPFROGS):
-                at = at + step * momentum
-                v, g = whitened(at)
-                if not np.isfinite(v):
-                    break
-                momentum = momentum + (step if k < LEAPFROGS - 1 else 0.5 * step) * g
-            new = v - 0.5 * momentum @ momentum if np.isfinite(v) else -np.inf
-            rate = float(np.exp(min(0.0, new - energy)))
-            if rng.uniform() < rate:
-                w, value, slope = at, v, g
+            w, value, slope, rate = transition(whitened, w, value, slope, step, rng)
             if i < WARMUP:
                 log_step += (rate - TARGET) / (1.0 + i) ** 0.6
             else:
@@ -81,6 +77,30 @@ def sample_hyper(
         )
     points = mode + chains.swapaxes(0, 1).reshape(-1, len(mode))[:draws] @ root.T
     return HyperDraws(points, float(np.mean(accepted)), size, problems)
+
+
+def hmc_transition(
+    log_density: LogDensity,
+    at: np.ndarray,
+    value: float,
+    slope: np.ndarray,
+    step: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, float, np.ndarray, float]:
+    """From a position with its log density and gradient to the next, and the acceptance rate."""
+    p = rng.normal(size=len(at))
+    energy = value - 0.5 * float(p @ p)
+    new, v, g = at, value, slope
+    momentum = p + 0.5 * step * g
+    for k in range(LEAPFROGS):
+        new = new + step * momentum
+        v, g = log_density(new)
+        if not np.isfinite(v):
+            break
+        momentum = momentum + (step if k < LEAPFROGS - 1 else 0.5 * step) * g
+    end = v - 0.5 * float(momentum @ momentum) if np.isfinite(v) else -np.inf
+    rate = float(np.exp(min(0.0, end - energy)))
+    return (new, v, g, rate) if rng.uniform() < rate else (at, value, slope, rate)
 
 
 def curvature_root(log_density: LogDensity, mode: np.ndarray) -> np.ndarray:

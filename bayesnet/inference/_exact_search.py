@@ -19,7 +19,9 @@ from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.process_solution import evidence_gradient, solve
 from bayesnet.priors.scale_mixture import ScaleMixture
 
-HYPER = ("map", "evidence", "hmc")
+HYPER = ("map", "evidence", "hmc", "nuts")
+# Ways that sample instead of searching for one point.
+SAMPLED = ("hmc", "nuts")
 # How far the latents of noise levels, and the logs of other hyper-parameters from where searches
 # start, may go.
 NOISE_REACH, HYPER_REACH = 8.0, 12.0
@@ -181,8 +183,10 @@ def search(problem: Problem, seed: int, progress: Any = None) -> Found:
         "hyperparameters": problem.model.named(u),
     }
     points = [best.x]
-    if method.hyper == "hmc":
-        drawn = sample_hyper(problem.log_density, best.x, method.draws, seed, progress)
+    if method.hyper in SAMPLED:
+        drawn = sample_hyper(
+            problem.log_density, best.x, method.draws, seed, progress, method.hyper
+        )
         points = list(drawn.points)
         record |= {"acceptance": drawn.acceptance, "effective_size": drawn.effective_size}
         problems += drawn.problems

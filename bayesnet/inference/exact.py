@@ -12,7 +12,7 @@ import numpy as np
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._types import Key
 from bayesnet.data import Data
-from bayesnet.inference._exact_search import HYPER, Problem, search
+from bayesnet.inference._exact_search import HYPER, SAMPLED, Problem, search
 from bayesnet.inference._exact_table import (
     Table,
     available_gib,
@@ -49,19 +49,22 @@ class Exact:
         hyper: what to do about random hyper-parameters (laws of a `bn.GaussianProcess`) and learned
             noise: "map": the mode of evidence times density, in the coordinates in which a log-normal
             law is normal; "evidence": the mode of the evidence alone (type II maximum likelihood);
-            "hmc": draws from their posterior.
+            "hmc" or "nuts": draws from their posterior.
         restarts: random starts of the search besides the first.
         learn_variances: learn the weight and bias variances of an infinite network by evidence.
-        draws: hyper-parameters kept with "hmc".
+        draws: hyper-parameters kept with "hmc" and "nuts".
         tolerance: to which integrals over a scale are refined (relative).
         importance_samples: integrate over a scale by as many draws of its law, weighted by the
             likelihood, as Lee et al. do; by quadrature if None.
         max_gib: memory that may be used; all that is free if None.
         solver: "cholesky", or "cg": preconditioned conjugate gradients, for tables whose matrices do not
-            fit into memory, of processes and Student-t processes: means, (co)variances and draws, but no
-            evidence and no leave-one-out; what is to be learned is learned on `learning_rows`. "auto": "cg"
-            beyond 5,000 rows where it can be had (not for other mixtures and hyper="hmc").
+            fit into memory, of processes and Student-t processes: means, (co)variances, draws and an
+            estimate of the evidence, but no leave-one-out; what is to be learned is learned on
+            `learning_rows`. "auto": "cg" beyond 5,000 rows where it can be had (not for other mixtures
+            nor for sampled hyper-parameters).
         cg_tolerance: relative residual at which conjugate gradients end.
+        probes: random vectors (always the same) from which the evidence is estimated after conjugate
+            gradients; its standard error falls with their square root.
         learning_rows: rows, drawn at random, whose evidence decides on hyper-parameters and noise before
             conjugate gradients condition on all rows.
         preset: "infinite_width" or "student_t": the prior is `bn.kernels.NNGP()`, or its
@@ -80,6 +83,7 @@ class Exact:
     max_gib: float | None = None
     solver: str = "auto"
     cg_tolerance: float = 1e-8
+    probes: int = 32
     learning_rows: int = 2000
     preset: str | None = None
 
@@ -100,6 +104,7 @@ class Exact:
             ("restarts", self.restarts, 0),
             ("draws", self.draws, 2),
             ("learning_rows", self.learning_rows, 10),
+            ("probes", self.probes, 4),
             ("importance_samples", 100 if samples is None else samples, 10),
         ):
             if isinstance(value, bool) or int(value) != value or value < low:
@@ -210,10 +215,10 @@ class Exact:
         """Whether tables of n rows are solved by conjugate gradients."""
         if self.solver != "auto":
             return self.solver == "cg"
-        return n > CHOLESKY_ROWS and self.hyper != "hmc" and _has_closed_form(prior)
+        return n > CHOLESKY_ROWS and self.hyper not in SAMPLED and _has_closed_form(prior)
 
     def _check_iterative(self, prior: Any) -> None:
-        if self.hyper == "hmc":
+        if self.hyper in SAMPLED:
             raise UnsupportedError(
                 "With solver='cg' hyper-parameters are learned as a point: hyper='map' or 'evidence'."
             )

@@ -8,6 +8,7 @@ from typing import Any
 from bayesnet._errors import UnsupportedError
 from bayesnet._types import Key
 from bayesnet.data import Data
+from bayesnet.inference._exact_search import SAMPLED
 from bayesnet.inference.exact import Exact
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.posterior.process import base_of
@@ -60,7 +61,7 @@ class NTKEnsemble(Exact):
             raise UnsupportedError(
                 "NTKEnsemble integrates by quadrature: leave importance_samples out."
             )
-        if self.hyper == "hmc" or self.learn_variances or self.solver == "cg":
+        if self.hyper in SAMPLED or self.learn_variances or self.solver == "cg":
             raise UnsupportedError(
                 "NTKEnsemble has one set of variances and a factor of the table: leave hyper, learn_variances "
                 "and solver as they are."

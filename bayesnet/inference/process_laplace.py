@@ -43,10 +43,10 @@ class ProcessLaplace:
 
     Args:
         hyper: what to do about random hyper-parameters: "map" (mode of approximate evidence times
-            density), "evidence" (of the evidence alone), "hmc" (draws from their posterior).
+            density), "evidence" (of the evidence alone), "hmc" or "nuts" (draws from their posterior).
         restarts: random starts of the search besides the first.
         learn_variances: learn the weight and bias variances of an infinite network.
-        draws: hyper-parameters kept with "hmc".
+        draws: hyper-parameters kept with "hmc" and "nuts".
         max_gib: memory that may be used; all that is free if None.
 
     Raises:
