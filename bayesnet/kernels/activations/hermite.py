@@ -100,7 +100,8 @@ def _coefficients(phi: Function, terms: int, v: Array) -> tuple[Array, Array]:
 
 def _norm(phi: Function, terms: int, v: Array) -> Array:
     z, root, _ = _rule(terms)
-    return sum(jnp.sum(side**2, axis=0) for side in _sides(phi, z, root, v))
+    even, odd = _sides(phi, z, root, v)
+    return jnp.sum(even**2, axis=0) + jnp.sum(odd**2, axis=0)
 
 
 def _least(a: Array) -> float:
