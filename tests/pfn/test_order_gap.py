@@ -44,26 +44,29 @@ def test_the_joint_density_is_that_of_the_process_in_any_order(exact):
 
 
 def test_the_gap_is_there_for_a_network_and_not_for_a_process(exact, network):
-    assert exact.order_gap(NEW[:1]) == 0.0
-    assert network.order_gap(NEW[:1]) == 0.0
-    gap = network.order_gap(NEW)
+    few = {"draws": 4, "orders": 4}
+    assert network.order_gap(NEW[:1], **few) == 0.0
+    gap = network.order_gap(NEW, **few)
+    # What is left of the exact process is the width of its bars.
+    assert exact.order_gap(NEW, **few)[0] < 0.001
     assert gap.shape == (1,)
-    assert exact.order_gap(NEW)[0] < 0.02 < gap[0]
-    assert np.array_equal(gap, network.order_gap(NEW))
-    both = random_pfn().fit(X, np.column_stack([Y, Y**3])).order_gap(NEW, draws=2, orders=3)
+    assert gap[0] > 0.005
+    # Repeatable, and told for each output.
+    both = random_pfn().fit(X, np.column_stack([Y, Y**3])).order_gap(NEW, **few)
     assert both.shape == (2,)
+    np.testing.assert_allclose(both[0], gap[0], rtol=1e-3)
 
 
 def test_the_gap_is_the_spread_over_orders_of_one_density(network):
-    draws = network.sample_paths(NEW, 2, seed=4)[:, :, 0]
-    targets = network.data.scaling.y_in(draws[..., None])[..., 0]
-    order = np.argsort(np.random.default_rng([4, 4]).uniform(size=(2, 3, 4)), axis=-1)
+    draws = network.sample_paths(NEW, 4, seed=4)
+    targets = network.data.scaling.y_in(draws)[..., 0]
+    order = np.argsort(np.random.default_rng([4, 4]).uniform(size=(4, 3, 4)), axis=-1)
     each = [
         [log_density(network, 0, NEW, o[None], t[o][None])[0] for o in mine]
         for mine, t in zip(order, targets, strict=True)
     ]
     expected = np.sqrt(np.var(each, axis=1, ddof=1).mean()) / 4
-    found = network.order_gap(NEW, draws=2, orders=3, seed=4)
+    found = network.order_gap(NEW, draws=4, orders=3, seed=4)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
@@ -95,6 +98,7 @@ def test_paths_are_differentiable_in_the_points_with_fixed_uniforms(exact):
         x, y, mask, used = wide
         bars = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), exact.pfn.bars)
 
+        @jax.jit
         def last(points):
             drawn = path_values(
                 exact.pfn.network,
@@ -108,7 +112,7 @@ def test_paths_are_differentiable_in_the_points_with_fixed_uniforms(exact):
 
         at = jnp.asarray(points, jnp.float64)
         assert last(at) == last(at)
-        gradient = np.asarray(jax.jit(jax.grad(last))(at))
+        gradient = np.asarray(jax.grad(last)(at))
         for i, j in ((0, 0), (1, 1), (2, 0)):
             step = 1e-5
             high, low = (last(at.at[i, j].add(s * step)) for s in (1, -1))
