@@ -1,6 +1,7 @@
 """Classification from 30 rows, as Table 1 of Mueller et al. (2022), on tables that scikit-learn bundles.
 
-    python benchmarks/pfn_classification.py [--draws 20] [--weights classifier] [--prior]
+    python benchmarks/pfn_classification.py [--draws 20] [--weights classifier]
+    python benchmarks/pfn_classification.py --prior [--number 24]
 
 Every draw takes 30 rows, stratified, and scores the rest: area under the ROC curve (one against one,
 averaged), expected calibration error of the most probable class, log loss. Methods beside it are
@@ -49,7 +50,7 @@ def tables() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def methods(seed: int, weights: str) -> dict[str, object]:
+def methods(seed: int, weights: bn.pfn.ClassPFN) -> dict[str, object]:
     folds = StratifiedKFold(3, shuffle=True, random_state=seed)
 
     def tuned(model, **grid):
@@ -95,8 +96,11 @@ def score(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
     }
 
 
-def prior_tables(weights: str, number: int = 24) -> dict[str, dict[str, float]]:
-    """KL divergence from the truth on tables of the prior, means and paired differences to the PFN."""
+def prior_tables(weights: bn.pfn.ClassPFN, number: int) -> dict[str, dict[str, float]]:
+    """KL divergence from the truth on tables of the prior, means and paired differences to the PFN.
+
+    Tables with fewer than 3 rows of some class are left out: cross-validation needs them.
+    """
     tasks = read_configuration("classifier").tasks
     found = {}
     for d in (2, 5, 10):
@@ -110,7 +114,7 @@ def prior_tables(weights: str, number: int = 24) -> dict[str, dict[str, float]]:
                     x, y = batch.x[i, :n], batch.codes[i, :n]
                     seen, counts = np.unique(y, return_counts=True)
                     if counts.min() < 3 or len(seen) < batch.classes[i].sum():
-                        continue  # cross-validation needs some rows of every class
+                        continue
                     target = batch.target[i][:, seen].astype(np.float64)
                     for name, model in methods(0, weights).items():
                         p = np.clip(model.fit(x, y).predict_proba(batch.queries[i]), 1e-6, None)
@@ -135,10 +139,15 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--weights", default="classifier")
     parser.add_argument("--prior", action="store_true")
+    parser.add_argument("--number", type=int, default=24, help="tables a cell, with --prior")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
+    # Loaded once: a method that is made anew for every table would read the file every time.
+    is_file = options.weights.endswith(".safetensors")
+    load = bn.pfn.ClassPFN.load if is_file else bn.pfn.ClassPFN.from_pretrained
+    weights = load(options.weights)
     if options.prior:
-        write("pfn_classification_prior", prior_tables(options.weights))
+        write("pfn_classification_prior", prior_tables(weights, options.number))
         return
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
     for name, (x, y) in tables().items():
@@ -149,7 +158,7 @@ def main() -> None:
                 x, codes, train_size=ROWS, stratify=codes, random_state=draw
             )
             x_out, y_out = x_out[:1000], y_out[:1000]
-            for method, model in methods(draw, options.weights).items():
+            for method, model in methods(draw, weights).items():
                 start = time.perf_counter()
                 p = model.fit(x_in, y_in).predict_proba(x_out)
                 seconds = time.perf_counter() - start
