@@ -223,9 +223,7 @@ class PFNRegressor(BNNRegressor):
             if not isinstance(pfn, PFN):
                 is_file = str(pfn).endswith(".safetensors")
                 pfn = PFN.load(pfn) if is_file else PFN.from_pretrained(pfn)
-            self.posterior_ = pfn.fit(
-                X, y, ensemble=self.ensemble, longer=self.longer, seed=seed
-            )
+            self.posterior_ = pfn.fit(X, y, ensemble=self.ensemble, longer=self.longer, seed=seed)
         return self
 
 
