@@ -29,8 +29,8 @@ class Training:
         queries: query rows of a task.
         learning_rate: the highest; linear warm-up over `warmup` steps, then a cosine to 0.
         seed: of weights and tasks.
-        precision: "float32", or "bfloat16" for the large products (`bayesnet.pfn.precision`;
-            for accelerators, it gains nothing on most CPUs). Weights are float32 either way.
+        precision: "float32", or "bfloat16" for the large products (`bayesnet.pfn.precision`), made
+            for accelerators. Weights are float32 either way.
         devices: over how many devices the tasks of a step are shared out; divides `batch`.
             Results differ by rounding between numbers of devices.
 
@@ -120,6 +120,6 @@ class Training:
 class State(eqx.Module):
     """What a checkpoint holds."""
 
-    network: Transformer
+    network: Any  # a `Transformer` or a `QuadratureNetwork`
     optimiser: Any
     bars: Bars

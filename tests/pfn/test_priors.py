@@ -36,16 +36,24 @@ PRIORS = {
 }
 
 
-@pytest.mark.parametrize("name", PRIORS)
+# One size of context, one layer: the same small program for all.
+KNOBS = {k: v for k, v in SMALL.items() if k != "dims"} | {"buckets": (8,), "depth": 1}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # A match is a training run of its own.
+        pytest.param(name, marks=[pytest.mark.slow] if name == "matched_network" else [])
+        for name in PRIORS
+    ],
+)
 def test_a_prior_is_trained_on(name):
-    knobs = {k: v for k, v in SMALL.items() if k not in ("dims", "max_dim")}
-    pfn = bn.PFN.train(
-        PRIORS[name](), bn.GaussianLikelihood(0.2), dims=(1,), steps=2, max_dim=2, **knobs
-    )
-    x = np.linspace(0, 5, 6)[:, None]
-    prediction = pfn.fit(x, np.sin(x[:, 0]), warn=False).predict(x, warn=False)
-    assert np.isfinite(prediction.mean).all()
-    assert (prediction.std > 0).all()
+    pfn = bn.PFN.train(PRIORS[name](), bn.GaussianLikelihood(0.2), dims=(1,), steps=2, **KNOBS)
+    start = bn.pfn.Training(dims=(1,), **KNOBS).network(jax.random.fold_in(jax.random.key(0), 0))
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(pfn.network))
+    assert not np.array_equal(pfn.network.bias_y, start.bias_y)
+    assert (np.diff(pfn.bars.edges) > 0).all()
 
 
 def test_the_scale_of_a_mixture_is_drawn_for_every_task():
