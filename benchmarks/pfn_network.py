@@ -85,7 +85,7 @@ def cell(pfn, tasks, d, n, tables, seed):
 
         instant()
         mine, quick = timed(instant)
-        sampled, slow = timed(lambda: by_hmc(prior, tasks.likelihood, x, y))  # noqa: B023
+        sampled, slow = timed(lambda: by_hmc(prior, tasks.likelihood, x, y))
         theirs = sampled.predict(new)
         at = {"pfn": mine, "hmc": theirs}
         row = {k: float((exact - log_density(p, targets)).mean()) for k, p in at.items()}
@@ -122,7 +122,9 @@ def figure(pfn, tasks, path, seed):
     import matplotlib.pyplot as plt
 
     tables = draw_tables(tasks, 1, 20, 4, seed)
-    fig, axes = plt.subplots(2, 4, figsize=(15, 6), sharex="col", sharey="col", layout="constrained")
+    fig, axes = plt.subplots(
+        2, 4, figsize=(15, 6), sharex="col", sharey="col", layout="constrained"
+    )
     for column, (x, y, _, _, _, prior) in zip(axes.T, tables, strict=True):
         grid = np.linspace(x.min() - 0.5, x.max() + 0.5, 120)[:, None]
         ours = pfn.fit(x, y, scaling=Scaling.identity(1, 1), warn=False)

@@ -17,7 +17,7 @@ import numpy as np
 import bayesnet as bn
 from bayesnet.data import Scaling
 from bayesnet.pfn.certificate import certify
-from bayesnet.pfn.checkpoint import CHECKPOINT, restore, signature
+from bayesnet.pfn.checkpoint import CHECKPOINT, restore
 from bayesnet.pfn.class_certificate import certify as certify_classes
 from bayesnet.pfn.class_training import ClassObjective
 from bayesnet.pfn.classifier import ClassPFN, class_card
@@ -25,9 +25,10 @@ from bayesnet.pfn.configurations import read_configuration
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.inputs import MixedInputs
 from bayesnet.pfn.proposal_training import ProposalObjective
+from bayesnet.pfn.quadrature_run import objective_of
 from bayesnet.pfn.setup import WEIGHTS, make_card
 from bayesnet.pfn.tasks import Tasks
-from bayesnet.pfn.train import new_state
+from bayesnet.pfn.train import BarsObjective
 
 
 def leaving_the_prior(max_rows: int) -> dict[str, Tasks]:
@@ -145,9 +146,12 @@ def main() -> None:
         ship_process(configuration, options)
         return
     tasks, training = configuration.tasks, configuration.training
-    like = new_state(tasks, training)
-    state, step = restore(options.folder / CHECKPOINT, like, signature(tasks, training))
+    objective = BarsObjective(tasks, training)
+    if configuration.decoder == "quadrature":
+        objective = objective_of(tasks, training, **configuration.extra)
+    state, step = restore(options.folder / CHECKPOINT, objective.start(), objective.identity())
     card = make_card(tasks, dataclasses.replace(training, steps=step), options.name)
+    card |= {k: v for k, v in configuration.extra.items() if v is not None}
     if options.note:
         card["note"] = options.note
     pfn = bn.PFN(state.network, state.bars, card)

@@ -68,7 +68,10 @@ def score(
         key = jax.random.key(_SEED + seed)
         for value in (d, n, i):
             key = jax.random.fold_in(key, value)
-        batch = padded(tasks.draw(key, each, np.full(each, n), d, i), pfn.max_dim)
+        batch = tasks.draw(key, each, np.full(each, n), d, i)
+        # Padded as tables of users are.
+        rows = next((b for b in pfn.card["buckets"] if n <= b), tasks.max_rows)
+        batch = padded(batch.rows(rows), pfn.max_dim)
         excess, u = _scores((pfn.network, pfn.bars), batch, jax.random.fold_in(key, 1))
         excesses.append(np.asarray(excess, np.float64))
         transforms.append(np.asarray(u, np.float64).reshape(each, -1))

@@ -52,7 +52,9 @@ class HyperMap(eqx.Module):
                 scale[at][0] = family.noise.scale if random else 0.0
         widest = family.parts[-1]
         return HyperMap(
-            *(jnp.asarray(a, jnp.float32) for a in (loc, scale, counted)),
+            jnp.asarray(loc, jnp.float32),
+            jnp.asarray(scale, jnp.float32),
+            jnp.asarray(counted, jnp.float32),
             tuple(bare_covariance(p.covariance) for p in widest),
             tuple(_leaves_of(family, part) for part in range(family.num_parts)),
             tuple(int(c) for c in family.column_of_slot()),

@@ -71,7 +71,7 @@ def predict_many(
         jnp.asarray(used),
     )
     of_y, of_f = (np.asarray(a)[:, :q, None] for a in logits)
-    found = []
+    found: list[Prediction] = []
     for i, posterior in enumerate(posteriors):
         pairs = [(of_y[j], of_f[j]) for j in range(i * ensemble, (i + 1) * ensemble)]
         if isinstance(posterior, PFNEnsemble):
@@ -91,7 +91,7 @@ def _mixtures(
     x, y = (jnp.stack(a) for a in ([c[0] for c in contexts], [c[1][0] for c in contexts]))
     tables, numbers = quadrature.many(pfn.network, x, y, mask, used, jnp.asarray(queries))
     tables, numbers = jax.tree.map(np.asarray, (tables, numbers[:, :q]))
-    found = []
+    found: list[Prediction] = []
     for i, posterior in enumerate(posteriors):
         own = jax.tree.map(lambda a, i=i: a[i : i + 1], tables)
         found.append(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesnet._errors import FileFormatError, InputError, UnsupportedError
+from bayesnet._errors import FileFormatError, InputError, UnsupportedError, unknown_name
 from bayesnet._types import ArrayLike
 from bayesnet.data import Scaling
 from bayesnet.pfn.bars import BarDistribution, Bars
@@ -20,14 +20,18 @@ from bayesnet.pfn.classifier import ClassPFN
 from bayesnet.pfn.ensemble import PFNEnsemble, check_ensemble
 from bayesnet.pfn.joint_tasks import JointTasks
 from bayesnet.pfn.posterior import PFNPosterior
-from bayesnet.pfn.prediction import BarPrediction
+from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.setup import load_pretrained, make_card, tasks_of
 from bayesnet.pfn.table import Limits, prepare
 from bayesnet.pfn.tasks import Tasks
 from bayesnet.pfn.train import run
 from bayesnet.pfn.transformer import Transformer
+from bayesnet.posterior.prediction import Prediction
 from bayesnet.posterior.saving import load, save
+
+# What `PFN.train` can make of a prior.
+DECODERS = ("bars", "quadrature")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +45,7 @@ class PFN:
     `dims` (numbers of columns), `max_rows`, steps, seed, and how good it is (`certificate`).
     """
 
-    network: Transformer
+    network: Transformer | QuadratureNetwork
     bars: Bars
     card: dict[str, Any]
 
@@ -71,7 +75,7 @@ class PFN:
         """The weights `name` that ship with the library.
 
         "gp": Gaussian processes, Matern-5/2 and RBF, with random lengthscales, amplitude and
-        noise. "bnn": tanh and relu networks matched to the library's default process, and "heavy":
+        noise (a quadrature over these). "bnn": tanh and relu networks matched to the library's default process, and "heavy":
         Student-t processes with 4 degrees of freedom, each for 1 and 2 columns.
         "classifier": class labels, a `bn.pfn.ClassPFN`. Raises `InputError` for an unknown
         name and `FileFormatError` for weights that were altered or are of another version.
@@ -108,6 +112,7 @@ class PFN:
         *,
         inputs: Any = None,
         dims: tuple[int, ...] | None = None,
+        decoder: str = "bars",
         name: str = "own",
         folder: str | Path | None = None,
         progress: Any = None,
@@ -124,6 +129,9 @@ class PFN:
             inputs: the law of inputs in scaled coordinates: a table of rows, `bn.Box`, a
                 `bn.pfn.MixedInputs`; a mixture of laws if None.
             dims: the numbers of columns of the tables; that of the prior, or 1, if None.
+            decoder: "bars", a transformer for any prior; or, for Gaussian processes with log-normal
+                hyper-parameters, "quadrature": one that reads hyper-parameters off a table
+                and leaves the rest to linear algebra (`bayesnet.pfn.quadrature`).
             name: for the card.
             folder: where checkpoints and the log are kept; a run that was stopped goes on there.
             progress: called with ("training", steps done, steps).
@@ -131,7 +139,15 @@ class PFN:
 
         Raises `InputError` or `UnsupportedError` for what cannot be trained on.
         """
+        if decoder not in DECODERS:
+            raise unknown_name("decoder", decoder, DECODERS)
         tasks, training = tasks_of(prior, likelihood, inputs, dims, knobs)
+        if decoder == "quadrature":
+            from bayesnet.pfn.quadrature_run import train_quadrature
+
+            if isinstance(tasks, JointTasks):
+                raise UnsupportedError("A NumpyroModel has no kernel to condition: decoder='bars'.")
+            return train_quadrature(tasks, training, name, folder=folder, progress=progress)
         return train_tasks(tasks, training, name, folder=folder, progress=progress)
 
     def fit(
@@ -173,7 +189,7 @@ class PFN:
 
     def predict_many(
         self, X: ArrayLike, y: ArrayLike, X_new: ArrayLike, *, ensemble: int = 1
-    ) -> list[BarPrediction]:
+    ) -> list[Prediction]:
         """Predictions of many tables of the same shape, conditioned in one program.
 
         Args:

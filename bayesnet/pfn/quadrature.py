@@ -37,6 +37,9 @@ _JITTER = 1e-7
 # The least variance of the function at a query, relative to its prior variance: float32 tells no less.
 _LEAST_VARIANCE = 1e-6
 _HALF_LOG_2PI = 0.9189385332046727
+# Tables of more rows than FEW are answered by KEPT nodes of each kind. Every node takes CLIMBS
+# steps, of the better of two SIZES.
+FEW, KEPT, CLIMBS, SIZES = 20, 3, 2, (1.0, 0.3)
 
 
 def _matern52(square: Array) -> Array:
@@ -52,12 +55,14 @@ class Nodes(eqx.Module):
     """Hyper-parameters of p kinds of processes at n nodes each.
 
     `log_share` (p, n): log weights without the evidence; `z` (p, n, k): latents in the slots of the
-    family; `gates` (p, n, d): how much of an effect each column has.
+    family; `gates` (p, n, d): how much of an effect each column has; `std` (p, n, k): how far the
+    reader is from sure of the latents.
     """
 
     log_share: Float[Array, "p n"]
     z: Float[Array, "p n k"]
     gates: Float[Array, "p n d"]
+    std: Float[Array, "p n k"]
 
 
 class Conditioned(eqx.Module):
@@ -173,7 +178,7 @@ class QuadratureNetwork(eqx.Module):
             off = np.log(self.unused) - jax.nn.log_sigmoid(-law.relevance)
             ratio = jnp.sum(used * (gates * on + (1 - gates) * off), axis=-1)
             log_share = log_share + jnp.where(d > 1, ratio, 0.0)
-        return Nodes(log_share, z, gates)
+        return Nodes(log_share, z, gates, jnp.broadcast_to(std[component], z.shape))
 
     def condition(
         self,
@@ -193,25 +198,60 @@ class QuadratureNetwork(eqx.Module):
         log_weight = log_weight - jax.nn.logsumexp(log_weight)
         return Conditioned(log_weight, nodes, solved, root, x)
 
-    def best(
+    def refined(
         self,
-        keep: int,
         nodes: Nodes,
         x: Float[Array, "r d"],
         y: Float[Array, " r"],
         mask: Bool[Array, " r"],
         used: Float[Array, " d"],
     ) -> Nodes:
-        """The `keep` nodes of each kind with the largest weights."""
-        # Which they are has no derivative.
-        fixed: Any = jax.lax.stop_gradient((nodes, x * used[: x.shape[1]], y))
-        (evidence,) = self._each_kind(_evidence, *fixed, mask, used)
-        index = jax.lax.top_k(nodes.log_share + evidence, keep)[1]
-        return Nodes(
-            jnp.take_along_axis(nodes.log_share, index, axis=1),
-            jnp.take_along_axis(nodes.z, index[..., None], axis=1),
-            jnp.take_along_axis(nodes.gates, index[..., None], axis=1),
-        )
+        """For tables of more than `FEW` rows, fewer nodes, each a little further up the posterior.
+
+        Kept are the `KEPT` of each kind with the largest weights: with many rows the others have next to
+        none. They take `CLIMBS` steps along the gradient of log evidence and log prior, of the proposal's
+        own size and at most one of its sds, where that is larger afterwards. Such steps contract
+        a proposal that was right without changing its shape, so that weights stay; one that was off
+        is moved to where the evidence is. With few rows, where it is spread that counts, nothing is
+        changed. The choice and the steps are constants to derivatives, and have no part in training:
+        gradients that pass them by make the proposal worse.
+        """
+        if len(x) <= FEW:
+            return nodes
+        fixed, (rows, targets) = jax.lax.stop_gradient((nodes, (x * used[: x.shape[1]], y)))
+        if nodes.log_share.shape[1] > KEPT:
+            (evidence,) = self._each_kind(_evidence, fixed, rows, targets, mask, used)
+            index = jax.lax.top_k(fixed.log_share + evidence, KEPT)[1]
+            nodes, fixed = jax.tree.map(
+                lambda a: jnp.take_along_axis(
+                    a, index.reshape(index.shape + (1,) * (a.ndim - 2)), axis=1
+                ),
+                (nodes, fixed),
+            )
+        d = used.sum().astype(int)
+        z, log_share = [], []
+        for kind, kernel in enumerate(self.hyper.kernels):
+            counts = self.hyper.counts(kind, d, fixed.gates[kind])
+            climb = float64_island(
+                jax.vmap(_climb(kernel, kind), in_axes=(None, 0, 0, 0, 0, None, None, None, None))
+            )
+            found = climb(
+                jax.lax.stop_gradient(self.hyper),
+                fixed.z[kind],
+                fixed.std[kind],
+                fixed.gates[kind],
+                counts,
+                rows,
+                targets,
+                mask,
+                d,
+            )
+            # Padded tables may have fewer rows than that.
+            found = jnp.where(mask.sum() > FEW, found, fixed.z[kind])
+            gain = -0.5 * jnp.sum(counts * (found**2 - fixed.z[kind] ** 2), axis=-1)
+            z.append(nodes.z[kind] + (found - fixed.z[kind]))
+            log_share.append(nodes.log_share[kind] + gain)
+        return Nodes(jnp.stack(log_share), jnp.stack(z), nodes.gates, nodes.std)
 
     def mixture(
         self,
@@ -238,9 +278,35 @@ class QuadratureNetwork(eqx.Module):
         ]
         return jnp.moveaxis(jnp.stack(laws), 3, 0)
 
+    def covariance(
+        self,
+        table: Conditioned,
+        mask: Bool[Array, " r"],
+        x: Float[Array, "q d"],
+        used: Float[Array, " d"],
+    ) -> tuple[Float[Array, "q q"], Float[Array, ""]]:
+        """The covariance of f between queries under the whole mixture, and the mean noise variance."""
+        columns = x.shape[1]
+        x = x * used[:columns]
+        within, means, noises = [], [], []
+        for kind, kernel in enumerate(self.hyper.kernels):
+            at = jax.vmap(joint_at(kernel), in_axes=(0, 0, 0, None, None, None))
+            hyper, noise = self._hyper(kind, table.nodes, used, columns)
+            mean, matrices = at(hyper, table.solved[kind], table.root[kind], table.x, mask, x)
+            means.append(mean)
+            within.append(matrices)
+            noises.append(noise**2)
+        weight = jnp.exp(table.log_weight.reshape(-1))
+        mean = jnp.concatenate(means)
+        centred = mean - weight @ mean
+        between = jnp.einsum("c,ci,cj->ij", weight, centred, centred)
+        inside = jnp.einsum("c,cij->ij", weight, jnp.concatenate(within))
+        return inside + between, weight @ jnp.concatenate(noises)
+
     def encode(self, x: Array, y: Array, mask: Array, used: Array) -> Conditioned:
         """What is kept of a table; arguments as of `Transformer.encode`."""
-        return self.condition(self.nodes(x, y, mask, used), x, y, mask, used)
+        nodes = self.refined(self.nodes(x, y, mask, used), x, y, mask, used)
+        return self.condition(nodes, x, y, mask, used)
 
     def decode(
         self,
@@ -338,6 +404,43 @@ def _evidence(kernel: Any) -> Any:
     return evidence
 
 
+def _climb(kernel: Any, kind: int) -> Any:
+    """The latents of a node after steps up the log posterior density; see `QuadratureNetwork.refined`."""
+
+    def climb(
+        hyper: HyperMap,
+        z: Array,
+        std: Array,
+        gates: Array,
+        counts: Array,
+        x: Array,
+        y: Array,
+        mask: Array,
+        d: Array,
+    ) -> Array:
+        def density(z: Array) -> Array:
+            values, noise = hyper.hyper(kind, d, z, gates, x.shape[1])
+            (evidence,) = _evidence(kernel)(values, noise, x, y, mask)
+            return evidence - 0.5 * jnp.sum(counts * z**2)
+
+        def step(z: Array, _: None) -> tuple[Array, None]:
+            value, slope = jax.value_and_grad(density)(z)
+            slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
+            best = z
+            for size in SIZES:
+                tried = z + jnp.clip(size * std**2 * slope, -std, std)
+                found = density(tried)
+                # False where a covariance cannot be factorised. No argmax: outside of the scope
+                # `vmap` would make it float32.
+                better = found > value
+                best, value = jnp.where(better, tried, best), jnp.where(better, found, value)
+            return best, None
+
+        return jax.lax.scan(step, z, length=CLIMBS)[0]
+
+    return climb
+
+
 def _solver(kernel: Any) -> Any:
     """Log evidence up to a constant, K^-1 y and L^-1 of a table at one node (K = L L')."""
 
@@ -348,6 +451,17 @@ def _solver(kernel: Any) -> Any:
         return evidence, root.T @ e, root
 
     return solve
+
+
+def joint_at(kernel: Any) -> Any:
+    """Mean and covariance of the function between queries, at one node."""
+
+    def joint(hyper: Any, solved: Array, root: Array, rows: Array, mask: Array, x: Array) -> Any:
+        cross = matrix(kernel, hyper, rows, x) * mask[:, None]
+        half = root @ cross
+        return solved @ cross, matrix(kernel, hyper, x, x) - half.T @ half
+
+    return joint
 
 
 def _law_at(kernel: Any) -> Any:

@@ -11,21 +11,15 @@ import numpy as np
 
 from bayesnet._types import Array, Float
 from bayesnet.data import Data
-from bayesnet.pfn.quadrature import Conditioned, QuadratureNetwork, matrix
+from bayesnet.pfn.quadrature import Conditioned, QuadratureNetwork, joint_at
 from bayesnet.posterior.process_prediction import ProcessPrediction
-
-# Tables of more rows than FEW are answered by KEPT nodes of each kind: weights are concentrated there,
-# and the linear algebra of each node takes time.
-FEW, KEPT = 20, 3
 
 
 def _conditioned(
     network: QuadratureNetwork, x: Array, y: Array, mask: Array, used: Array, columns: int
 ) -> Conditioned:
     rows = x[:, :columns]
-    nodes = network.nodes(x, y, mask, used)
-    if len(x) > FEW and nodes.log_share.shape[1] > KEPT:
-        nodes = network.best(KEPT, nodes, rows, y, mask, used)
+    nodes = network.refined(network.nodes(x, y, mask, used), rows, y, mask, used)
     return network.condition(nodes, rows, y, mask, used)
 
 
@@ -89,7 +83,7 @@ def prediction(
     variance = np.exp(2 * a[..., 2])
     function = np.sqrt(variance[..., 1])
     noise = np.sqrt(np.maximum(variance[..., 0] - variance[..., 1], 0.0))
-    nodes, n, m = function.shape
+    nodes, _, m = function.shape
     location = a[..., 0, 1] * scaling.y_scale + scaling.y_loc
     function, noise = function * scaling.y_scale, noise * scaling.y_scale
     weight = a[:, 0, :, 0, 0]
@@ -135,9 +129,7 @@ def _covariance(
     kind: int,
     at: int,
 ) -> Float[Array, "q q"]:
-    d = used.sum().astype(int)
-    nodes = table.nodes
+    nodes, d = table.nodes, used.sum().astype(int)
     hyper, _ = network.hyper.hyper(kind, d, nodes.z[kind, at], nodes.gates[kind, at], x.shape[1])
-    kernel = network.hyper.kernels[kind]
-    cross = table.root[kind, at] @ (matrix(kernel, hyper, table.x, x) * mask[:, None])
-    return matrix(kernel, hyper, x, x) - cross.T @ cross
+    solve = joint_at(network.hyper.kernels[kind])
+    return solve(hyper, table.solved[kind, at], table.root[kind, at], table.x, mask, x)[1]

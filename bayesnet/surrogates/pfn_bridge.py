@@ -41,7 +41,8 @@ def table_blocks(n: int) -> list[int]:
     return [many] * whole + more
 
 
-def _wide(n: int) -> int:
+def wide_enough(n: int) -> int:
+    """The number of candidates to which n are padded."""
     last = CANDIDATES[-1]
     return next((size for size in CANDIDATES if n <= size), -(-n // last) * last)
 
@@ -127,7 +128,7 @@ class PFNBridge:
         with devices.using(self.device), self._scope():
             for size in sizes:
                 at = slice(start, min(start + size, len(x)))
-                out.append(run(at, jnp.asarray(_fill(x[at], size))))
+                out.append(run(at, jnp.asarray(fill(x[at], size))))
                 start += size
         return out
 
@@ -145,7 +146,7 @@ class PFNBridge:
 
         def run(at: slice, block: Array) -> Any:
             network, bars, cache, mask, used = self._arrays()
-            w = [jnp.asarray(_fill(b[:, at], block.shape[0], axis=1, zero=True)) for b in weights]
+            w = [jnp.asarray(fill(b[:, at], block.shape[0], axis=1, zero=True)) for b in weights]
             found = _decode_back(network, bars, cache, mask, used, block, *w)
             return [np.asarray(found)[: at.stop - at.start, : x.shape[1]]]
 
@@ -153,7 +154,7 @@ class PFNBridge:
 
     def _by_points(self, x: Tensor, run: Callable[[slice, Array], Any]) -> tuple[Tensor, ...]:
         sizes = block_sizes(max(len(x), 1))
-        return _joined(self._each_block(self._columns(self._numpy(x)), sizes, run), x)
+        return joined(self._each_block(self._columns(self._numpy(x)), sizes, run), x)
 
     def _tables(
         self, rows: np.ndarray, targets: np.ndarray
@@ -177,22 +178,22 @@ class PFNBridge:
     ) -> Any:
         """Logits, or with cotangents `by` of them the gradients to rows, targets and x."""
         q, d, n, r = x.shape[1], x.shape[2], self.num_rows, rows.shape[1]
-        wide = _wide(q)
+        wide = wide_enough(q)
         with self._scope():
             tables, values, mask, used = self._tables(self._numpy(rows), self._numpy(targets))
-        queries = _fill(self._columns(self._numpy(x)), wide, axis=1)
+        queries = fill(self._columns(self._numpy(x)), wide, axis=1)
         weights = None
         if by is not None:
-            weights = [_fill(self._numpy(b), wide, axis=1, zero=True) for b in by]
+            weights = [fill(self._numpy(b), wide, axis=1, zero=True) for b in by]
 
         def run(at: slice, block: Array) -> Any:
             network, bars = self._arrays()[:2]
             size, count = block.shape[0], at.stop - at.start
-            context = jnp.asarray(_fill(tables[at], size)), jnp.asarray(_fill(values[at], size))
+            context = jnp.asarray(fill(tables[at], size)), jnp.asarray(fill(values[at], size))
             if weights is None:
                 found = _decode_many(network, bars, *context, mask, used, block)
                 return [np.asarray(a)[:count, :q] for a in found]
-            w = [jnp.asarray(_fill(b[at], size, zero=True)) for b in weights]
+            w = [jnp.asarray(fill(b[at], size, zero=True)) for b in weights]
             arguments = (network, bars, *context, mask, used, block, *w)
             to_x, *others = (
                 np.asarray(a)[:count] for a in _decode_many_back(*arguments, constant=constant)
@@ -201,7 +202,7 @@ class PFNBridge:
             new = np.swapaxes(to_targets[:, :, n : n + r], 1, 2)
             return [to_rows[:, n : n + r, :d], new, to_x[:, :q, :d]]
 
-        return _joined(self._each_block(queries, table_blocks(len(queries)), run), x)
+        return joined(self._each_block(queries, table_blocks(len(queries)), run), x)
 
 
 class _At(torch.autograd.Function):
@@ -299,7 +300,7 @@ def _cast(tree: Any, dtype: Any) -> Any:
     )
 
 
-def _fill(a: np.ndarray, size: int, *, axis: int = 0, zero: bool = False) -> np.ndarray:
+def fill(a: np.ndarray, size: int, *, axis: int = 0, zero: bool = False) -> np.ndarray:
     """`a` with copies of its last place (or zeros) up to `size` along an axis."""
     n = a.shape[axis]
     if n == size:
@@ -312,7 +313,7 @@ def _fill(a: np.ndarray, size: int, *, axis: int = 0, zero: bool = False) -> np.
     return np.pad(a, padding, mode="constant" if zero else "edge")
 
 
-def _joined(blocks: list[list[np.ndarray]], like: Tensor) -> tuple[Tensor, ...]:
+def joined(blocks: list[list[np.ndarray]], like: Tensor) -> tuple[Tensor, ...]:
     """Blocks put end to end, as tensors on the device of `like`, in its dtype."""
     parts = (np.concatenate(p) for p in zip(*blocks, strict=True))
     return tuple(torch.as_tensor(np.array(p)).to(like) for p in parts)

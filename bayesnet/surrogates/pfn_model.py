@@ -14,6 +14,7 @@ from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.data import Scaling, make_data
 from bayesnet.pfn.ensemble import PFNEnsemble
 from bayesnet.pfn.posterior import PFNPosterior
+from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.surrogates.bar_law import BarLaw
 from bayesnet.surrogates.bar_posterior import BarPosterior
 from bayesnet.surrogates.base import TableModel
@@ -22,6 +23,7 @@ from bayesnet.surrogates.look_ahead import correlations
 from bayesnet.surrogates.noise import given_noise
 from bayesnet.surrogates.outcomes import OutcomeMap
 from bayesnet.surrogates.pfn_bridge import PFNBridge
+from bayesnet.surrogates.pfn_joint import process_correlations
 
 
 class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
@@ -31,7 +33,8 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
     arguments (`seed`, `init` and `max_draws` have no meaning and are ignored). Nothing is fitted:
     the table is encoded once, candidates are decoded against it. Posteriors are `BarPosterior`s:
     the network's own law at every point, joined over the q points by a Gaussian copula whose
-    correlations come from looking one observation ahead (see `look_ahead.correlations`).
+    correlations come from looking one observation ahead (see `look_ahead.correlations`), or are
+    those of the processes that a quadrature conditions (the weights "gp").
     Conditioning and fantasies are a new context, up to the rows that the PFN was trained for.
 
     Raises:
@@ -170,7 +173,10 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         noisy = observation_noise is True
 
         def joint() -> Tensor:
-            found = correlations(self._bridge, flat, law_y, law_f, more, noisy=noisy)
+            if isinstance(self.fitted.pfn.network, QuadratureNetwork):
+                found = process_correlations(self._bridge, flat, more, noisy=noisy)
+            else:
+                found = correlations(self._bridge, flat, law_y, law_f, more, noisy=noisy)
             return found.reshape(*batch, *found.shape[1:])
 
         law = law_y if noisy else law_f

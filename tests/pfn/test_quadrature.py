@@ -155,8 +155,7 @@ def test_a_closed_gate_makes_a_column_without_effect(small):
     _, network = small
     x, y, mask, used = table(8, 2)
     nodes = nodes_of(network, x, y, mask, used)
-    shut = jax.tree.map(lambda a: a, nodes)
-    shut = type(nodes)(nodes.log_share, nodes.z, nodes.gates.at[..., 1].set(1e-6))
+    shut = type(nodes)(nodes.log_share, nodes.z, nodes.gates.at[..., 1].set(1e-6), nodes.std)
     cache = eqx.filter_jit(lambda *a: network.condition(*a))(shut, x, y, mask, used)
     moved = x.at[:, 1].add(1.0)
     np.testing.assert_allclose(
@@ -335,3 +334,13 @@ def test_quadrature_is_stated_with_its_decoder_only(tmp_path):
     path.write_text('decoder = "quadrature"\n[quadrature]\nknots = 2\n[[prior]]\n')
     with pytest.raises(bn.InputError, match="knots"):
         read_configuration(path)
+
+
+def test_train_takes_a_decoder():
+    knobs = KNOBS | {"steps": 1, "max_dim": 1, "buckets": (8,)}
+    pfn = bn.PFN.train(
+        smooth, bn.GaussianLikelihood(NOISE), dims=(1,), decoder="quadrature", **knobs
+    )
+    assert isinstance(pfn.network, QuadratureNetwork)
+    with pytest.raises(bn.InputError, match="decoder"):
+        bn.PFN.train(smooth, decoder="beams", steps=1)
