@@ -265,11 +265,6 @@ def train_process(
     progress: Any = None,
 ) -> AmortisedProcess:
     """Train on `tasks`; see `AmortisedProcess.train`."""
-    if getattr(tasks.inputs, "warped", 0.0):
-        raise UnsupportedError(
-            "Hyper-parameters are weighed by the evidence of stationary processes, without warps: pass "
-            "inputs with warped=0, or train bars instead (decoder='bars')."
-        )
     # Only contexts are looked at.
     tasks = replace(tasks, queries=1)
     family = ProcessFamily.of(tasks, training.max_dim)

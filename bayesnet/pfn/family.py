@@ -38,7 +38,12 @@ class ProcessFamily:
 
     @staticmethod
     def of(tasks: Tasks, max_dim: int) -> ProcessFamily:
-        """The family of `tasks`. Raises `UnsupportedError` for other priors, means and laws."""
+        """The family of `tasks`. Raises `UnsupportedError` for other priors, means, laws and inputs."""
+        if getattr(tasks.inputs, "warped", 0.0):
+            raise UnsupportedError(
+                "Hyper-parameters are weighed by the evidence of stationary processes, without warps: pass "
+                "inputs with warped=0, or train bars instead (decoder='bars')."
+            )
         parts = tuple(tasks.parts(d) for d in range(1, max_dim + 1))
         for part in (p for group in parts for p in group):
             if not has_exact_law(part) or part.mean != 0.0:

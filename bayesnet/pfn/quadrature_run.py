@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bayesnet._errors import InputError
+from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.pfn.amortised import AmortisedProcess
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.loop import run_loop
@@ -22,8 +22,14 @@ def objective_of(
     """What is trained: `nodes` a component and kind of process, the reader that of the weights `start`.
 
     Raises `InputError` for a bad number, unknown weights, or weights for other processes;
-    `UnsupportedError` for a prior that is no Gaussian process with log-normal laws.
+    `UnsupportedError` for a prior that is no Gaussian process with log-normal laws, and for
+    bfloat16 or several devices.
     """
+    if training.precision != "float32" or training.devices != 1:
+        raise UnsupportedError(
+            "A quadrature is linear algebra in float64, on one device: leave precision and devices as "
+            "they are, or train bars instead (decoder='bars')."
+        )
     if isinstance(nodes, bool) or not isinstance(nodes, int) or not 1 <= nodes <= 16:
         raise InputError(f"nodes must be a whole number from 1 to 16, got {nodes!r}.")
     family = ProcessFamily.of(tasks, training.max_dim)

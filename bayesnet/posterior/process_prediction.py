@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy import special
 from scipy.special import gammaln, logsumexp
 
 from bayesnet._errors import InputError
@@ -122,6 +123,26 @@ class ProcessPrediction(Prediction):
             above = np.sum(weight * law.cdf(middle[None]), axis=0) >= q
             low, high = np.where(above, low, middle), np.where(above, middle, high)
         return 0.5 * (low + high)
+
+    def expected_improvement(self, best: ArrayLike) -> np.ndarray:
+        """`E[max(y - best, 0)]`, (n, m), in closed form; `best` in the units of y, a number or (n, m).
+
+        Infinite where a Student-t law has no mean.
+        """
+        scale = np.hypot(self.function_scale, self.noise_scale)
+        z = (self.location - self._targets(best)[None]) / scale
+        if self.df is None:
+            each = z * special.ndtr(z) + np.exp(-0.5 * z**2 - 0.5 * _LOG_2PI)
+        else:
+            df = np.where(self.df > 1, self.df, 2.0)
+            density = np.exp(StudentTLaw(0.0 * z, 0.0 * z + 1.0, df).log_prob(z))
+            each = z * special.stdtr(df, z) + (df + z**2) / (df - 1) * density
+        found = np.sum(self._weight * scale * each, axis=0)
+        return np.where(self.tail > 0.5, found, np.inf)
+
+    def probability_of_improvement(self, best: ArrayLike) -> np.ndarray:
+        """`P(y > best)`, (n, m); `best` in the units of y, a number or (n, m)."""
+        return 1 - self.cdf(best)
 
     def sample(
         self, key: Any, num: int = 1, *, joint: bool = True, noise: bool = True

@@ -224,6 +224,7 @@ def test_both_ways_to_the_covariance_agree(name):
     np.testing.assert_allclose(quick, slow, rtol=1e-10)
 
 
+@pytest.mark.slow  # compiles gradients of everything
 def test_gradients_to_queries_and_to_the_table(small):
     _, network = small
     x, y, mask, used = table(6, 2)
@@ -273,6 +274,7 @@ def test_divergence_is_that_of_two_normals():
     np.testing.assert_allclose(exact, 0.0, atol=1e-4)
 
 
+@pytest.mark.slow  # compiles gradients of everything
 def test_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_path):
     knobs = {"steps": 12, "learning_rate": 3e-3, "dims": (1,), "max_dim": 1, "buckets": (8,)}
     tasks, training = tasks_of((1,)), Training(**(KNOBS | knobs))
@@ -309,6 +311,11 @@ def test_what_cannot_be_trained(tmp_path):
         objective_of(tasks, training, start="gp_process")
     with pytest.raises(bn.InputError, match="gp_process"):
         objective_of(tasks, training, start="nothing")
+    with pytest.raises(bn.UnsupportedError, match="one device"):
+        objective_of(tasks, Training(dims=(1,), max_dim=3, precision="bfloat16", **KNOBS))
+    warped = Tasks(smooth, bn.GaussianLikelihood(0.1), MixedInputs(warped=0.5), (1,), 8, 5)
+    with pytest.raises(bn.UnsupportedError, match="warps"):
+        objective_of(warped, training)
     network = bn.NetworkPrior(bn.MLP((3,)), in_dim=1)
     with pytest.raises(bn.UnsupportedError, match="train bars instead"):
         train_quadrature(
@@ -336,11 +343,15 @@ def test_quadrature_is_stated_with_its_decoder_only(tmp_path):
         read_configuration(path)
 
 
+def test_decoders_have_names():
+    with pytest.raises(bn.InputError, match="decoder"):
+        bn.PFN.train(smooth, decoder="beams", steps=1)
+
+
+@pytest.mark.slow
 def test_train_takes_a_decoder():
     knobs = KNOBS | {"steps": 1, "max_dim": 1, "buckets": (8,)}
     pfn = bn.PFN.train(
         smooth, bn.GaussianLikelihood(NOISE), dims=(1,), decoder="quadrature", **knobs
     )
     assert isinstance(pfn.network, QuadratureNetwork)
-    with pytest.raises(bn.InputError, match="decoder"):
-        bn.PFN.train(smooth, decoder="beams", steps=1)

@@ -52,6 +52,21 @@ def test_a_posterior_survives_files_pickles_and_copies(post, tmp_path):
         assert str(again.diagnostics()) == str(post.diagnostics())
 
 
+def test_improvement_is_the_integral_of_the_upper_tail(post):
+    pred = post.predict(NEW[:1])
+    best = pred.mean + 0.3 * (pred.quantile(0.7) - pred.mean)
+    np.testing.assert_allclose(pred.probability_of_improvement(best), 1 - pred.cdf(best))
+    # E max(y - best, 0) = int of P(y > u) over u > best; u = best + sd t / (1 - t) reaches infinity.
+    sd = pred.quantile(0.84) - pred.quantile(0.5)
+    t, w = np.polynomial.legendre.leggauss(200)
+    t, w = 0.5 * (t + 1), 0.5 * w
+    total = sum(
+        sd * wi / (1 - ti) ** 2 * (1 - pred.cdf(best + sd * ti / (1 - ti)))
+        for ti, wi in zip(t, w, strict=True)
+    )
+    np.testing.assert_allclose(pred.expected_improvement(best), total, rtol=3e-3)
+
+
 def test_predictions_are_laws(post):
     pred = post.predict(NEW)
     assert isinstance(pred, bn.Prediction)
