@@ -40,6 +40,8 @@ _HALF_LOG_2PI = 0.9189385332046727
 # Tables of more rows than FEW are answered by KEPT nodes of each kind. Every node takes CLIMBS
 # steps, of the better of two SIZES.
 FEW, KEPT, CLIMBS, SIZES = 20, 3, 2, (1.0, 0.3)
+# Rows of a block of the factorisation.
+BLOCK = 20
 
 
 def _matern52(square: Array) -> Array:
@@ -362,11 +364,36 @@ def matrix(
 
 @jax.custom_vjp
 def inverse_root(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """R = L^-1 with L L' = gram, lower triangular."""
-    factor = jnp.linalg.cholesky(gram)
-    eye = jnp.eye(len(gram), dtype=gram.dtype)
-    root: Array = jax.scipy.linalg.solve_triangular(factor, eye, lower=True)
+    """R = L^-1 with L L' = gram, lower triangular; NaN where gram is not positive definite.
+
+    By blocks of rows, and in these row by row, in products of matrices alone: LAPACK beside other
+    work of a program can dead-lock XLA on CPU (seen here with two threads), and gains next to
+    nothing on matrices as small as these. With R of the rows before, the next block of L is
+    K_21 R', that of R is R_22 [-L_21 R, I], R_22 that of K_22 - L_21 L_21'.
+    """
+    n = len(gram)
+    root = _by_rows(gram[:BLOCK, :BLOCK])
+    for start in range(BLOCK, n, BLOCK):
+        end = min(start + BLOCK, n)
+        below = gram[start:end, :start] @ root.T
+        own = _by_rows(gram[start:end, start:end] - below @ below.T)
+        top = jnp.concatenate([root, jnp.zeros((start, end - start), gram.dtype)], axis=1)
+        root = jnp.concatenate([top, jnp.concatenate([-own @ (below @ root), own], axis=1)])
     return root
+
+
+def _by_rows(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """`inverse_root` of a small matrix."""
+
+    def step(root: Array, own: Array) -> tuple[Array, None]:
+        # `own` marks the row: no index, whose integer type would depend on the scope.
+        row = own @ gram
+        below = root @ row  # 0 from the row on
+        scale = jax.lax.rsqrt(row @ own - below @ below)
+        return root + own[:, None] * (scale * (own - below @ root)), None
+
+    found: Array = jax.lax.scan(step, jnp.zeros_like(gram), jnp.eye(len(gram), dtype=gram.dtype))[0]
+    return found
 
 
 def _inverse_root_forward(gram: Array) -> tuple[Array, Array]:
@@ -397,9 +424,9 @@ def _evidence(kernel: Any) -> Any:
     """Log evidence of a table at one node, up to a constant."""
 
     def evidence(hyper: Any, noise: Array, x: Array, y: Array, mask: Array) -> tuple[Array]:
-        factor = jnp.linalg.cholesky(_total(kernel, hyper, noise, x, mask))
-        e = jax.scipy.linalg.solve_triangular(factor, jnp.where(mask, y, 0.0), lower=True)
-        return (-0.5 * e @ e - jnp.sum(jnp.log(jnp.diagonal(factor))),)
+        root = inverse_root(_total(kernel, hyper, noise, x, mask))
+        e = root @ jnp.where(mask, y, 0.0)
+        return (-0.5 * e @ e + jnp.sum(jnp.log(jnp.diagonal(root))),)
 
     return evidence
 
@@ -430,7 +457,7 @@ def _climb(kernel: Any, kind: int) -> Any:
             for size in SIZES:
                 tried = z + jnp.clip(size * std**2 * slope, -std, std)
                 found = density(tried)
-                # False where a covariance cannot be factorised. No argmax: outside of the scope
+                # False where a covariance is not positive definite. No argmax: outside of the scope
                 # `vmap` would make it float32.
                 better = found > value
                 best, value = jnp.where(better, tried, best), jnp.where(better, found, value)
