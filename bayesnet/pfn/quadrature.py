@@ -26,31 +26,23 @@ from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.hyper_map import HyperMap
 from bayesnet.pfn.importance import WIDER
+from bayesnet.pfn.node_algebra import (
+    at_every,
+    climb,
+    evidence_of,
+    joint_at,
+    law_at,
+    solved_of,
+    totals,
+)
 from bayesnet.pfn.proposal import COMPONENTS, ProposalNetwork
 from bayesnet.pfn.transformer import mixture_logits
-from bayesnet.priors.covariance import Named
 
 # Gates of columns: how soft the choice between effect and none is, and the least of them.
 _SOFT, _LEAST = 0.3, 1e-6
-# Added to the variance of the noise, relative to that of the function, as in the training tasks.
-_JITTER = 1e-7
-# The least variance of the function at a query, relative to its prior variance: float32 tells no less.
-_LEAST_VARIANCE = 1e-6
 _HALF_LOG_2PI = 0.9189385332046727
-# Tables of more rows than FEW are answered by KEPT nodes of each kind. Every node takes CLIMBS
-# steps, of the better of two SIZES.
-FEW, KEPT, CLIMBS, SIZES = 20, 3, 2, (1.0, 0.3)
-# Rows of a block of the factorisation.
-BLOCK = 20
-
-
-def _matern52(square: Array) -> Array:
-    r = jnp.sqrt(5 * square)
-    return (1 + r + r**2 / 3) * jnp.exp(-r)
-
-
-# Stationary kernels as functions of the squared distance in lengthscales.
-RADIAL = {"rbf": lambda square: jnp.exp(-0.5 * square), "matern52": _matern52}
+# Tables of more rows than FEW are answered by KEPT nodes of each kind, a step further up.
+FEW, KEPT = 20, 3
 
 
 class Nodes(eqx.Module):
@@ -195,7 +187,7 @@ class QuadratureNetwork(eqx.Module):
         `x` here and in `mixture` may be without the columns of padding.
         """
         x = x * used[: x.shape[1]]
-        evidence, solved, root = self._each_kind(_solver, nodes, x, y, mask, used)
+        evidence, solved, root = self._at_nodes(solved_of, nodes, x, y, mask, used)
         log_weight = nodes.log_share + evidence
         log_weight = log_weight - jax.nn.logsumexp(log_weight)
         return Conditioned(log_weight, nodes, solved, root, x)
@@ -211,7 +203,7 @@ class QuadratureNetwork(eqx.Module):
         """For tables of more than `FEW` rows, fewer nodes, each a little further up the posterior.
 
         Kept are the `KEPT` of each kind with the largest weights: with many rows the others have next to
-        none. They take `CLIMBS` steps along the gradient of log evidence and log prior, of the proposal's
+        none. They take a step (`node_algebra.climb`) along the gradient of log evidence and log prior, of the proposal's
         own size and at most one of its sds, where that is larger afterwards. Such steps contract
         a proposal that was right without changing its shape, so that weights stay; one that was off
         is moved to where the evidence is. With few rows, where it is spread that counts, nothing is
@@ -222,7 +214,7 @@ class QuadratureNetwork(eqx.Module):
             return nodes
         fixed, (rows, targets) = jax.lax.stop_gradient((nodes, (x * used[: x.shape[1]], y)))
         if nodes.log_share.shape[1] > KEPT:
-            (evidence,) = self._each_kind(_evidence, fixed, rows, targets, mask, used)
+            (evidence,) = self._at_nodes(evidence_of, fixed, rows, targets, mask, used)
             index = jax.lax.top_k(fixed.log_share + evidence, KEPT)[1]
             nodes, fixed = jax.tree.map(
                 lambda a: jnp.take_along_axis(
@@ -231,29 +223,16 @@ class QuadratureNetwork(eqx.Module):
                 (nodes, fixed),
             )
         d = used.sum().astype(int)
-        z, log_share = [], []
-        for kind, kernel in enumerate(self.hyper.kernels):
-            counts = self.hyper.counts(kind, d, fixed.gates[kind])
-            climb = float64_island(
-                jax.vmap(_climb(kernel, kind), in_axes=(None, 0, 0, 0, 0, None, None, None, None))
-            )
-            found = climb(
-                jax.lax.stop_gradient(self.hyper),
-                fixed.z[kind],
-                fixed.std[kind],
-                fixed.gates[kind],
-                counts,
-                rows,
-                targets,
-                mask,
-                d,
-            )
-            # Padded tables may have fewer rows than that.
-            found = jnp.where(mask.sum() > FEW, found, fixed.z[kind])
-            gain = -0.5 * jnp.sum(counts * (found**2 - fixed.z[kind] ** 2), axis=-1)
-            z.append(nodes.z[kind] + (found - fixed.z[kind]))
-            log_share.append(nodes.log_share[kind] + gain)
-        return Nodes(jnp.stack(log_share), jnp.stack(z), nodes.gates, nodes.std)
+        hyper = jax.lax.stop_gradient(self.hyper)
+        counts = jnp.stack([hyper.counts(k, d, g) for k, g in enumerate(fixed.gates)])
+        found = float64_island(climb)(
+            hyper, fixed.z, fixed.std, fixed.gates, counts, rows, targets, mask, d
+        )
+        # Padded tables may have fewer rows than that.
+        found = jnp.where(mask.sum() > FEW, found, fixed.z)
+        gain = -0.5 * jnp.sum(counts * (found**2 - fixed.z**2), axis=-1)
+        z = nodes.z + (found - fixed.z)
+        return Nodes(nodes.log_share + gain, z, nodes.gates, nodes.std)
 
     def mixture(
         self,
@@ -267,7 +246,7 @@ class QuadratureNetwork(eqx.Module):
         x = x * used[:columns]
         means, variances, noises = [], [], []
         for kind, kernel in enumerate(self.hyper.kernels):
-            at = jax.vmap(_law_at(kernel), in_axes=(0, 0, 0, None, None, None))
+            at = jax.vmap(law_at(kernel), in_axes=(0, 0, 0, None, None, None))
             hyper, noise = self._hyper(kind, table.nodes, used, columns)
             mean, variance = at(hyper, table.solved[kind], table.root[kind], table.x, mask, x)
             means.append(mean)
@@ -328,15 +307,19 @@ class QuadratureNetwork(eqx.Module):
         """`decode` after `encode`."""
         return self.decode(self.encode(x, y, mask, used), mask, queries, used, bars)
 
-    def _each_kind(
-        self, solver: Any, nodes: Nodes, x: Array, y: Array, mask: Array, used: Array
+    def _at_nodes(
+        self, solve: Any, nodes: Nodes, x: Array, y: Array, mask: Array, used: Array
     ) -> tuple[Array, ...]:
-        """What `solver(kernel)` makes of a table at every node, (p, n, ...) each, by float64."""
-        found = []
-        for kind, kernel in enumerate(self.hyper.kernels):
-            solve = float64_island(jax.vmap(solver(kernel), in_axes=(0, 0, None, None, None)))
-            found.append(solve(*self._hyper(kind, nodes, used, x.shape[1]), x, y, mask))
-        return tuple(jnp.stack(a) for a in zip(*found, strict=True))
+        """What `solve` makes of the covariance of a table at every node, (p, n, ...), by float64."""
+        kinds = range(len(self.hyper.kernels))
+        hyper = [self._hyper(kind, nodes, used, x.shape[1]) for kind in kinds]
+        kernels = self.hyper.kernels
+
+        def at_all(hyper: Any, x: Array, y: Array, mask: Array) -> Any:
+            return at_every(solve, totals(kernels, hyper, x, mask), y, mask)
+
+        found: tuple[Array, ...] = float64_island(at_all)(hyper, x, y, mask)
+        return found
 
     def _hyper(self, kind: int, nodes: Nodes, used: Array, columns: int) -> tuple[Any, Array]:
         d = used.sum().astype(int)
@@ -344,160 +327,3 @@ class QuadratureNetwork(eqx.Module):
         return jax.vmap(lambda z, g: fixed.hyper(kind, d, z, g, columns))(
             nodes.z[kind], nodes.gates[kind]
         )
-
-
-def matrix(
-    kernel: Any, hyper: Any, x1: Float[Array, "n d"], x2: Float[Array, "k d"]
-) -> Float[Array, "n k"]:
-    """The covariance; of stationary kernels in float64 by |a|^2 + |b|^2 - 2ab.
-
-    That has gradients six times faster than differences of all pairs; in float32 it loses digits.
-    """
-    named = isinstance(kernel, Named) and kernel.name in RADIAL and kernel.columns is None
-    if not named or x1.dtype != jnp.float64:
-        found: Array = kernel.matrix(hyper, x1, x2)
-        return found
-    a, b = x1 / hyper["lengthscale"], x2 / hyper["lengthscale"]
-    square = jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1) - 2 * a @ b.T
-    return hyper["outputscale"] * RADIAL[kernel.name](jnp.maximum(square, 1e-30))
-
-
-@jax.custom_vjp
-def inverse_root(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """R = L^-1 with L L' = gram, lower triangular; NaN where gram is not positive definite.
-
-    By blocks of rows, and in these row by row, in products of matrices alone: LAPACK beside other
-    work of a program can dead-lock XLA on CPU (seen here with two threads), and gains next to
-    nothing on matrices as small as these. With R of the rows before, the next block of L is
-    K_21 R', that of R is R_22 [-L_21 R, I], R_22 that of K_22 - L_21 L_21'.
-    """
-    n = len(gram)
-    root = _by_rows(gram[:BLOCK, :BLOCK])
-    for start in range(BLOCK, n, BLOCK):
-        end = min(start + BLOCK, n)
-        below = gram[start:end, :start] @ root.T
-        own = _by_rows(gram[start:end, start:end] - below @ below.T)
-        top = jnp.concatenate([root, jnp.zeros((start, end - start), gram.dtype)], axis=1)
-        root = jnp.concatenate([top, jnp.concatenate([-own @ (below @ root), own], axis=1)])
-    return root
-
-
-def _by_rows(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """`inverse_root` of a small matrix."""
-
-    def step(root: Array, own: Array) -> tuple[Array, None]:
-        # `own` marks the row: no index, whose integer type would depend on the scope.
-        row = own @ gram
-        below = root @ row  # 0 from the row on
-        scale = jax.lax.rsqrt(row @ own - below @ below)
-        return root + own[:, None] * (scale * (own - below @ root)), None
-
-    found: Array = jax.lax.scan(step, jnp.zeros_like(gram), jnp.eye(len(gram), dtype=gram.dtype))[0]
-    return found
-
-
-def _inverse_root_forward(gram: Array) -> tuple[Array, Array]:
-    root = inverse_root(gram)
-    return root, root
-
-
-def _inverse_root_backward(root: Array, by: Array) -> tuple[Array]:
-    # dR = -low(R dK R') R, low() being the lower half with half of the diagonal (Murray 2016, 3.1).
-    inner = jnp.tril(by @ root.T)
-    inner = inner - 0.5 * jnp.diag(jnp.diagonal(inner))
-    slope = -root.T @ inner @ root
-    return (0.5 * (slope + slope.T),)
-
-
-inverse_root.defvjp(_inverse_root_forward, _inverse_root_backward)
-
-
-def _total(kernel: Any, hyper: Any, noise: Array, x: Array, mask: Array) -> Array:
-    """The covariance of observations at rows; padded ones are independent, of unit variance."""
-    gram = matrix(kernel, hyper, x, x) * (mask[:, None] & mask)
-    variance = jnp.diagonal(gram).max()
-    ridge = noise**2 + _JITTER * jnp.where(variance > 0, variance, 1.0)
-    return gram + jnp.diag(jnp.where(mask, ridge, 1.0))
-
-
-def _evidence(kernel: Any) -> Any:
-    """Log evidence of a table at one node, up to a constant."""
-
-    def evidence(hyper: Any, noise: Array, x: Array, y: Array, mask: Array) -> tuple[Array]:
-        root = inverse_root(_total(kernel, hyper, noise, x, mask))
-        e = root @ jnp.where(mask, y, 0.0)
-        return (-0.5 * e @ e + jnp.sum(jnp.log(jnp.diagonal(root))),)
-
-    return evidence
-
-
-def _climb(kernel: Any, kind: int) -> Any:
-    """The latents of a node after steps up the log posterior density; see `QuadratureNetwork.refined`."""
-
-    def climb(
-        hyper: HyperMap,
-        z: Array,
-        std: Array,
-        gates: Array,
-        counts: Array,
-        x: Array,
-        y: Array,
-        mask: Array,
-        d: Array,
-    ) -> Array:
-        def density(z: Array) -> Array:
-            values, noise = hyper.hyper(kind, d, z, gates, x.shape[1])
-            (evidence,) = _evidence(kernel)(values, noise, x, y, mask)
-            return evidence - 0.5 * jnp.sum(counts * z**2)
-
-        def step(z: Array, _: None) -> tuple[Array, None]:
-            value, slope = jax.value_and_grad(density)(z)
-            slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
-            best = z
-            for size in SIZES:
-                tried = z + jnp.clip(size * std**2 * slope, -std, std)
-                found = density(tried)
-                # False where a covariance is not positive definite. No argmax: outside of the scope
-                # `vmap` would make it float32.
-                better = found > value
-                best, value = jnp.where(better, tried, best), jnp.where(better, found, value)
-            return best, None
-
-        return jax.lax.scan(step, z, length=CLIMBS)[0]
-
-    return climb
-
-
-def _solver(kernel: Any) -> Any:
-    """Log evidence up to a constant, K^-1 y and L^-1 of a table at one node (K = L L')."""
-
-    def solve(hyper: Any, noise: Array, x: Array, y: Array, mask: Array) -> Any:
-        root = inverse_root(_total(kernel, hyper, noise, x, mask))
-        e = root @ jnp.where(mask, y, 0.0)
-        evidence = -0.5 * e @ e + jnp.sum(jnp.log(jnp.diagonal(root)))
-        return evidence, root.T @ e, root
-
-    return solve
-
-
-def joint_at(kernel: Any) -> Any:
-    """Mean and covariance of the function between queries, at one node."""
-
-    def joint(hyper: Any, solved: Array, root: Array, rows: Array, mask: Array, x: Array) -> Any:
-        cross = matrix(kernel, hyper, rows, x) * mask[:, None]
-        half = root @ cross
-        return solved @ cross, matrix(kernel, hyper, x, x) - half.T @ half
-
-    return joint
-
-
-def _law_at(kernel: Any) -> Any:
-    """Mean and variance of the function at queries (q,), at one node."""
-
-    def law(hyper: Any, solved: Array, root: Array, rows: Array, mask: Array, x: Array) -> Any:
-        cross = matrix(kernel, hyper, rows, x) * mask[:, None]
-        prior = jax.vmap(lambda q: kernel.matrix(hyper, q[None], q[None])[0, 0])(x)
-        explained = jnp.sum((root @ cross) ** 2, axis=0)
-        return solved @ cross, jnp.maximum(prior - explained, _LEAST_VARIANCE * prior)
-
-    return law

@@ -11,7 +11,8 @@ import numpy as np
 
 from bayesnet._types import Array, Float
 from bayesnet.data import Data
-from bayesnet.pfn.quadrature import Conditioned, QuadratureNetwork, joint_at
+from bayesnet.pfn.node_algebra import joint_at
+from bayesnet.pfn.quadrature import Conditioned, QuadratureNetwork
 from bayesnet.posterior.process_prediction import ProcessPrediction
 
 

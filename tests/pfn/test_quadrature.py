@@ -12,7 +12,8 @@ from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.configurations import read_configuration
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.inputs import MixedInputs
-from bayesnet.pfn.quadrature import QuadratureNetwork, inverse_root, matrix
+from bayesnet.pfn.node_algebra import inverse_root, matrix
+from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.quadrature_run import objective_of, train_quadrature
 from bayesnet.pfn.quadrature_training import divergence
 from bayesnet.pfn.settings import Training

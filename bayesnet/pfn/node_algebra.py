@@ -1,0 +1,192 @@
+"""The linear algebra of a quadrature: Gaussian processes at many nodes, conditioned on one table.
+
+Everything is a product of matrices; functions are of one node, or of all nodes where that is quicker.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bayesnet._types import Array, Float
+from bayesnet.pfn.hyper_map import HyperMap
+from bayesnet.priors.covariance import Named
+
+# Added to the variance of the noise, relative to that of the function, as in the training tasks.
+_JITTER = 1e-7
+# The least variance of the function at a query, relative to its prior variance: float32 tells no less.
+_LEAST_VARIANCE = 1e-6
+# Steps up the posterior, of the better of two sizes.
+CLIMBS, SIZES = 1, (1.0, 0.3)
+# Rows of a block of the factorisation.
+BLOCK = 20
+
+
+def _matern52(square: Array) -> Array:
+    r = jnp.sqrt(5 * square)
+    return (1 + r + r**2 / 3) * jnp.exp(-r)
+
+
+# Stationary kernels as functions of the squared distance in lengthscales.
+RADIAL = {"rbf": lambda square: jnp.exp(-0.5 * square), "matern52": _matern52}
+
+
+def matrix(
+    kernel: Any, hyper: Any, x1: Float[Array, "n d"], x2: Float[Array, "k d"]
+) -> Float[Array, "n k"]:
+    """The covariance; of stationary kernels in float64 by |a|^2 + |b|^2 - 2ab.
+
+    That has gradients six times faster than differences of all pairs; in float32 it loses digits.
+    """
+    named = isinstance(kernel, Named) and kernel.name in RADIAL and kernel.columns is None
+    if not named or x1.dtype != jnp.float64:
+        found: Array = kernel.matrix(hyper, x1, x2)
+        return found
+    a, b = x1 / hyper["lengthscale"], x2 / hyper["lengthscale"]
+    square = jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1) - 2 * a @ b.T
+    return hyper["outputscale"] * RADIAL[kernel.name](jnp.maximum(square, 1e-30))
+
+
+@jax.custom_vjp
+def inverse_root(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """R = L^-1 with L L' = gram, lower triangular; NaN where gram is not positive definite.
+
+    By blocks of rows, and in these row by row, in products of matrices alone: LAPACK beside other
+    work of a program can dead-lock XLA on CPU (seen here with two threads), and gains next to
+    nothing on matrices as small as these. With R of the rows before, the next block of L is
+    K_21 R', that of R is R_22 [-L_21 R, I], R_22 that of K_22 - L_21 L_21'.
+    """
+    n = len(gram)
+    root = _by_rows(gram[:BLOCK, :BLOCK])
+    for start in range(BLOCK, n, BLOCK):
+        end = min(start + BLOCK, n)
+        below = gram[start:end, :start] @ root.T
+        own = _by_rows(gram[start:end, start:end] - below @ below.T)
+        top = jnp.concatenate([root, jnp.zeros((start, end - start), gram.dtype)], axis=1)
+        root = jnp.concatenate([top, jnp.concatenate([-own @ (below @ root), own], axis=1)])
+    return root
+
+
+def _by_rows(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """`inverse_root` of a small matrix."""
+
+    def step(root: Array, own: Array) -> tuple[Array, None]:
+        # `own` marks the row: no index, whose integer type would depend on the scope.
+        row = own @ gram
+        below = root @ row  # 0 from the row on
+        scale = jax.lax.rsqrt(row @ own - below @ below)
+        return root + own[:, None] * (scale * (own - below @ root)), None
+
+    found: Array = jax.lax.scan(step, jnp.zeros_like(gram), jnp.eye(len(gram), dtype=gram.dtype))[0]
+    return found
+
+
+def _inverse_root_forward(gram: Array) -> tuple[Array, Array]:
+    root = inverse_root(gram)
+    return root, root
+
+
+def _inverse_root_backward(root: Array, by: Array) -> tuple[Array]:
+    # dR = -low(R dK R') R, low() being the lower half with half of the diagonal (Murray 2016, 3.1).
+    inner = jnp.tril(by @ root.T)
+    inner = inner - 0.5 * jnp.diag(jnp.diagonal(inner))
+    slope = -root.T @ inner @ root
+    return (0.5 * (slope + slope.T),)
+
+
+inverse_root.defvjp(_inverse_root_forward, _inverse_root_backward)
+
+
+def totals(kernels: Any, hyper: Any, x: Array, mask: Array) -> Float[Array, "p n r r"]:
+    """The covariances of observations at rows, at every node; padded rows are independent, of
+    unit variance. Of all kinds of processes together: what is small is solved in few, large batches."""
+
+    def total(kernel: Any, values: Any, noise: Array) -> Array:
+        gram = matrix(kernel, values, x, x) * (mask[:, None] & mask)
+        variance = jnp.diagonal(gram).max()
+        ridge = noise**2 + _JITTER * jnp.where(variance > 0, variance, 1.0)
+        return gram + jnp.diag(jnp.where(mask, ridge, 1.0))
+
+    return jnp.stack(
+        [jax.vmap(partial(total, k))(*pair) for k, pair in zip(kernels, hyper, strict=True)]
+    )
+
+
+def at_every(solve: Any, totals: Array, y: Array, mask: Array) -> Any:
+    """What `solve` makes of every covariance, leading axes (p, n), and of the targets."""
+    return jax.vmap(jax.vmap(lambda total: solve(total, jnp.where(mask, y, 0.0))))(totals)
+
+
+def evidence_of(total: Array, y: Array) -> tuple[Array]:
+    """Log evidence of a table at one node, up to a constant."""
+    root = inverse_root(total)
+    e = root @ y
+    return (-0.5 * e @ e + jnp.sum(jnp.log(jnp.diagonal(root))),)
+
+
+def solved_of(total: Array, y: Array) -> tuple[Array, Array, Array]:
+    """Log evidence up to a constant, K^-1 y and L^-1 of a table at one node (K = L L')."""
+    root = inverse_root(total)
+    e = root @ y
+    return -0.5 * e @ e + jnp.sum(jnp.log(jnp.diagonal(root))), root.T @ e, root
+
+
+def climb(
+    hyper: HyperMap,
+    z: Float[Array, "p n k"],
+    std: Array,
+    gates: Array,
+    counts: Array,
+    x: Array,
+    y: Array,
+    mask: Array,
+    d: Array,
+) -> Float[Array, "p n k"]:
+    """Latents after steps up the log posterior density; see `QuadratureNetwork.refined`."""
+
+    def density(z: Array) -> Array:
+        values = [
+            jax.vmap(lambda a, g, k=k: hyper.hyper(k, d, a, g, x.shape[1]))(z[k], gates[k])
+            for k in range(len(hyper.kernels))
+        ]
+        (evidence,) = at_every(evidence_of, totals(hyper.kernels, values, x, mask), y, mask)
+        return evidence - 0.5 * jnp.sum(counts * z**2, axis=-1)
+
+    for _ in range(CLIMBS):
+        value, pull = jax.vjp(density, z)
+        (slope,) = pull(jnp.ones_like(value))
+        slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
+        start = z
+        for size in SIZES:
+            tried = start + jnp.clip(size * std**2 * slope, -std, std)
+            found = density(tried)
+            # False where a covariance is not positive definite.
+            better = found > value
+            z, value = jnp.where(better[..., None], tried, z), jnp.where(better, found, value)
+    return z
+
+
+def joint_at(kernel: Any) -> Any:
+    """Mean and covariance of the function between queries, at one node."""
+
+    def joint(hyper: Any, solved: Array, root: Array, rows: Array, mask: Array, x: Array) -> Any:
+        cross = matrix(kernel, hyper, rows, x) * mask[:, None]
+        half = root @ cross
+        return solved @ cross, matrix(kernel, hyper, x, x) - half.T @ half
+
+    return joint
+
+
+def law_at(kernel: Any) -> Any:
+    """Mean and variance of the function at queries (q,), at one node."""
+
+    def law(hyper: Any, solved: Array, root: Array, rows: Array, mask: Array, x: Array) -> Any:
+        cross = matrix(kernel, hyper, rows, x) * mask[:, None]
+        prior = jax.vmap(lambda q: kernel.matrix(hyper, q[None], q[None])[0, 0])(x)
+        explained = jnp.sum((root @ cross) ** 2, axis=0)
+        return solved @ cross, jnp.maximum(prior - explained, _LEAST_VARIANCE * prior)
+
+    return law
