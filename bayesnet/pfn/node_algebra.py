@@ -19,8 +19,8 @@ from bayesnet.priors.covariance import Named
 _JITTER = 1e-7
 # The least variance of the function at a query, relative to its prior variance: float32 tells no less.
 _LEAST_VARIANCE = 1e-6
-# Steps up the posterior, of the better of two sizes.
-CLIMBS, SIZES = 1, (1.0, 0.3)
+# Steps up the posterior, each of the better of two sizes.
+CLIMBS, SIZES = 2, (1.0, 0.3)
 # Rows of a block of the factorisation.
 BLOCK = 20
 

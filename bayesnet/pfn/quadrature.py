@@ -41,7 +41,7 @@ from bayesnet.pfn.transformer import mixture_logits
 # Gates of columns: how soft the choice between effect and none is, and the least of them.
 _SOFT, _LEAST = 0.3, 1e-6
 _HALF_LOG_2PI = 0.9189385332046727
-# Tables of more rows than FEW are answered by KEPT nodes of each kind, a step further up.
+# Tables of more rows than FEW are answered by KEPT nodes of each kind, moved further up.
 FEW, KEPT = 20, 3
 
 
@@ -203,7 +203,7 @@ class QuadratureNetwork(eqx.Module):
         """For tables of more than `FEW` rows, fewer nodes, each a little further up the posterior.
 
         Kept are the `KEPT` of each kind with the largest weights: with many rows the others have next to
-        none. They take a step (`node_algebra.climb`) along the gradient of log evidence and log prior, of the proposal's
+        none. They take steps (`node_algebra.climb`) along the gradient of log evidence and log prior, of the proposal's
         own size and at most one of its sds, where that is larger afterwards. Such steps contract
         a proposal that was right without changing its shape, so that weights stay; one that was off
         is moved to where the evidence is. With few rows, where it is spread that counts, nothing is
