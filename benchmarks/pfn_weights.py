@@ -2,7 +2,8 @@
 
     python benchmarks/pfn_weights.py gp FOLDER [--tables 128] [--note TEXT]
 
-FOLDER is that of `bayesnet pfn train gp --folder FOLDER`. Writes bayesnet/pfn/weights/<name>.safetensors.
+FOLDER is that of `bayesnet pfn train gp --folder FOLDER`, or, for a `bn.PFN`, the file that the run wrote.
+Writes bayesnet/pfn/weights/<name>.safetensors.
 """
 
 from __future__ import annotations
@@ -131,6 +132,19 @@ def score_process(found, tasks, d, n, tables):
     }
 
 
+def trained(configuration, options):
+    """The PFN of a run's last checkpoint, or of the file that it wrote."""
+    if options.folder.is_file():
+        return bn.PFN.load(options.folder)
+    tasks, training = configuration.tasks, configuration.training
+    objective = BarsObjective(tasks, training)
+    if configuration.decoder == "quadrature":
+        objective = objective_of(tasks, training, **configuration.extra)
+    state, step = restore(options.folder / CHECKPOINT, objective.start(), objective.identity())
+    card = make_card(tasks, dataclasses.replace(training, steps=step), options.name)
+    return bn.PFN(state.network, state.bars, card)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
@@ -146,15 +160,10 @@ def main() -> None:
         ship_process(configuration, options)
         return
     tasks, training = configuration.tasks, configuration.training
-    objective = BarsObjective(tasks, training)
-    if configuration.decoder == "quadrature":
-        objective = objective_of(tasks, training, **configuration.extra)
-    state, step = restore(options.folder / CHECKPOINT, objective.start(), objective.identity())
-    card = make_card(tasks, dataclasses.replace(training, steps=step), options.name)
-    card |= {k: v for k, v in configuration.extra.items() if v is not None}
-    if options.note:
-        card["note"] = options.note
-    pfn = bn.PFN(state.network, state.bars, card)
+    pfn = trained(configuration, options)
+    extra = {k: v for k, v in configuration.extra.items() if v is not None}
+    note = {"note": options.note} if options.note else {}
+    pfn = bn.PFN(pfn.network, pfn.bars, pfn.card | extra | note)
     # As users get them: rounded to float16.
     path = WEIGHTS / f"{options.name}.safetensors"
     path.parent.mkdir(exist_ok=True)
@@ -162,7 +171,7 @@ def main() -> None:
     pfn = certify(
         bn.PFN.load(path),
         tasks,
-        dims=tuple(d for d in training.dims if d <= 4),
+        dims=tuple(d for d in training.dims if d <= 8),
         tables=options.tables,
         outside=leaving_the_prior(tasks.max_rows) if options.name == "gp" else None,
     )

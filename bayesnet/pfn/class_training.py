@@ -72,7 +72,7 @@ def draw_batch(tasks: ClassTasks, training: Training, step: int) -> ClassBatch:
     counts = rng.integers(low, training.buckets[bucket] + 1, size=training.batch)
     key = jax.random.fold_in(jax.random.key(training.seed + 177), step)
     batch = tasks.draw(key, training.batch, counts, d, part)
-    return padded(batch.rows(training.buckets[bucket]), training.max_dim)
+    return padded(batch.rows(training.padded(bucket)), training.max_dim)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,15 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from bayesnet._types import Array, Float
-from bayesnet.pfn.hyper_map import HyperMap
 from bayesnet.priors.covariance import Named
 
 # Added to the variance of the noise, relative to that of the function, as in the training tasks.
 _JITTER = 1e-7
 # The least variance of the function at a query, relative to its prior variance: float32 tells no less.
 _LEAST_VARIANCE = 1e-6
-# Steps up the posterior, each of the better of two sizes.
-CLIMBS, SIZES = 2, (1.0, 0.3)
 # Rows of a block of the factorisation.
 BLOCK = 20
 
@@ -120,13 +117,6 @@ def at_every(solve: Any, totals: Array, y: Array, mask: Array) -> Any:
     return jax.vmap(jax.vmap(lambda total: solve(total, jnp.where(mask, y, 0.0))))(totals)
 
 
-def evidence_of(total: Array, y: Array) -> tuple[Array]:
-    """Log evidence of a table at one node, up to a constant."""
-    root = inverse_root(total)
-    e = root @ y
-    return (-0.5 * e @ e + jnp.sum(jnp.log(jnp.diagonal(root))),)
-
-
 def solved_of(total: Array, y: Array) -> tuple[Array, Array, Array]:
     """Log evidence up to a constant, K^-1 y and L^-1 of a table at one node (K = L L')."""
     root = inverse_root(total)
@@ -134,39 +124,15 @@ def solved_of(total: Array, y: Array) -> tuple[Array, Array, Array]:
     return -0.5 * e @ e + jnp.sum(jnp.log(jnp.diagonal(root))), root.T @ e, root
 
 
-def climb(
-    hyper: HyperMap,
-    z: Float[Array, "p n k"],
-    std: Array,
-    gates: Array,
-    counts: Array,
-    x: Array,
-    y: Array,
-    mask: Array,
-    d: Array,
-) -> Float[Array, "p n k"]:
-    """Latents after steps up the log posterior density; see `QuadratureNetwork.refined`."""
+def slopes(density: Any) -> Any:
+    """The derivatives of `density(z, odds, *table)`, summed over nodes, in its first two arguments."""
 
-    def density(z: Array) -> Array:
-        values = [
-            jax.vmap(lambda a, g, k=k: hyper.hyper(k, d, a, g, x.shape[1]))(z[k], gates[k])
-            for k in range(len(hyper.kernels))
-        ]
-        (evidence,) = at_every(evidence_of, totals(hyper.kernels, values, x, mask), y, mask)
-        return evidence - 0.5 * jnp.sum(counts * z**2, axis=-1)
+    def at(z: Array, odds: Array, *table: Any) -> tuple[Array, Array]:
+        value, pull = jax.vjp(lambda z, odds: density(z, odds, *table), z, odds)
+        found: tuple[Array, Array] = pull(jnp.ones_like(value))
+        return found
 
-    for _ in range(CLIMBS):
-        value, pull = jax.vjp(density, z)
-        (slope,) = pull(jnp.ones_like(value))
-        slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
-        start = z
-        for size in SIZES:
-            tried = start + jnp.clip(size * std**2 * slope, -std, std)
-            found = density(tried)
-            # False where a covariance is not positive definite.
-            better = found > value
-            z, value = jnp.where(better[..., None], tried, z), jnp.where(better, found, value)
-    return z
+    return at
 
 
 def joint_at(kernel: Any) -> Any:

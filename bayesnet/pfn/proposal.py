@@ -112,6 +112,28 @@ class ProposalNetwork(eqx.Module):
         """The largest number of columns."""
         return self.embed_used.shape[0]
 
+    @property
+    def width(self) -> int:
+        """The size of a token."""
+        return len(self.embed_y)
+
+    def narrowed(self, columns: int) -> ProposalNetwork:
+        """This network for tables that are padded to fewer columns: the same answers, less to do."""
+        whole = self.max_dim
+        if columns == whole:
+            return self
+        layers = tuple(layer.narrowed(columns, whole) for layer in self.layers)
+        return eqx.tree_at(
+            lambda n: (n.embed_x, n.embed_used, n.layers),
+            self,
+            (
+                # `embed_inputs` scales by the columns that there might be.
+                self.embed_x[: columns * PER_COLUMN] * (whole / columns) ** 0.5,
+                self.embed_used[:columns],
+                layers,
+            ),
+        )
+
     def __call__(
         self,
         x: Float[Array, "n d"],
@@ -120,6 +142,16 @@ class ProposalNetwork(eqx.Module):
         used: Float[Array, " d"],
     ) -> ProposedLaw:
         """The law that a table proposes; arguments as of `Transformer.encode`."""
+        return self.read(x, y, mask, used)[0]
+
+    def read(
+        self,
+        x: Float[Array, "n d"],
+        y: Float[Array, " n"],
+        mask: Bool[Array, " n"],
+        used: Float[Array, " d"],
+    ) -> tuple[ProposedLaw, Float[Array, " w"]]:
+        """The law that a table proposes, and the token that it is stated from."""
         x = x * used
         rows = embed_inputs(x, used, self.embed_x, self.embed_used)
         rows = rows + y[:, None] * self.embed_y + self.context_token
@@ -132,9 +164,8 @@ class ProposalNetwork(eqx.Module):
                 tokens, places = tokens[:1], places[:1]
             tokens = layer.apply(tokens, places, pair, x, seen, used)
         h = normalise(tokens, self.norm)[0]
-        return self._law(
-            jax.nn.gelu(h @ self.head_in + self.head_bias) @ self.head_out + self.start
-        )
+        numbers = jax.nn.gelu(h @ self.head_in + self.head_bias) @ self.head_out + self.start
+        return self._law(numbers), h
 
     def _law(self, numbers: Float[Array, " o"]) -> ProposedLaw:
         c, p, k = COMPONENTS, self.parts, self.slots

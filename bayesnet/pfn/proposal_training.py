@@ -89,7 +89,7 @@ class ProposalObjective:
         low = t.buckets[bucket - 1] + 1 if bucket else 1
         counts = rng.integers(low, t.buckets[bucket] + 1, size=t.batch)
         key = jax.random.fold_in(jax.random.key(t.seed + 77), number)
-        return self._draw(key, counts, d, part, t.buckets[bucket])
+        return self._draw(key, counts, d, part, t.padded(bucket))
 
     def _draw(self, key: Any, counts: np.ndarray, d: int, part: int, rows: int) -> Examples:
         batch = self.tasks.draw(key, len(counts), counts, d, part).rows(rows)

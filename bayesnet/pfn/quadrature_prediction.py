@@ -19,9 +19,7 @@ from bayesnet.posterior.process_prediction import ProcessPrediction
 def _conditioned(
     network: QuadratureNetwork, x: Array, y: Array, mask: Array, used: Array, columns: int
 ) -> Conditioned:
-    rows = x[:, :columns]
-    nodes = network.refined(network.nodes(x, y, mask, used), rows, y, mask, used)
-    return network.condition(nodes, rows, y, mask, used)
+    return network.encode(x[:, :columns], y, mask, used)
 
 
 @eqx.filter_jit
@@ -130,7 +128,7 @@ def _covariance(
     kind: int,
     at: int,
 ) -> Float[Array, "q q"]:
-    nodes, d = table.nodes, used.sum().astype(int)
-    hyper, _ = network.hyper.hyper(kind, d, nodes.z[kind, at], nodes.gates[kind, at], x.shape[1])
+    d = used.sum().astype(int)
+    hyper, _ = network.hyper.hyper(kind, d, table.z[kind, at], table.gates[kind, at], x.shape[1])
     solve = joint_at(network.hyper.kernels[kind])
     return solve(hyper, table.solved[kind, at], table.root[kind, at], table.x, mask, x)[1]

@@ -1,8 +1,7 @@
 """Training a quadrature: nodes and weights together, on the predictive law that they make.
 
-A step is three programs, each waited for: the nodes of all tables; the loss and its gradient in the
-nodes, which holds the linear algebra; the gradient carried on into the network. LAPACK and a large
-gradient in one program can dead-lock XLA on CPU.
+A step is three programs: the nodes of all tables; the loss and its gradient in the nodes and in what
+moves them, which is linear algebra in float64; the gradient carried on into the network, in float32.
 """
 
 from __future__ import annotations
@@ -76,8 +75,8 @@ class QuadratureObjective:
         batch = draw_batch(self.tasks, self.training, number)
         network: Any = state.network
         nodes = jax.block_until_ready(_nodes(network, batch))
-        parts, by_nodes = _by_nodes(network, nodes, batch)
-        network, optimiser = _update(self.training, network, state.optimiser, batch, by_nodes)
+        parts, *by = _by_nodes(network, nodes, batch)
+        network, optimiser = _update(self.training, network, state.optimiser, batch, *by)
         return State(network, optimiser, state.bars), np.asarray(parts)
 
     @cached_property
@@ -100,12 +99,12 @@ def _nodes(network: QuadratureNetwork, batch: Batch) -> Nodes:
     return _of_tables(network, batch)
 
 
-def _by_nodes(network: QuadratureNetwork, nodes: Nodes, batch: Batch) -> tuple[Array, Nodes]:
-    """The losses of y and of f, and the gradient of what is minimised in the nodes; in float64."""
+def _by_nodes(network: QuadratureNetwork, nodes: Nodes, batch: Batch) -> tuple[Array, Nodes, Any]:
+    """The losses of y and of f, and the gradient of what is minimised in the nodes and in the stepper; in
+    float64."""
     with jax.enable_x64(True):
         wide = jax.tree.map(_wide, (network, nodes, batch))
-        parts, gradient = _loss_gradient(*wide)
-        return jax.tree.map(lambda a: np.asarray(a, np.float32), (parts, gradient))
+        return jax.block_until_ready(_loss_gradient(*wide))  # type: ignore[no-any-return]
 
 
 def _wide(a: Any) -> Any:
@@ -113,19 +112,25 @@ def _wide(a: Any) -> Any:
 
 
 @eqx.filter_jit
-def _loss_gradient(network: QuadratureNetwork, nodes: Nodes, batch: Batch) -> tuple[Array, Nodes]:
-    def law(nodes: Nodes, x: Array, y: Array, mask: Array, queries: Array) -> Array:
-        table = network.condition(nodes, x, y, mask, batch.used)
-        return network.mixture(table, mask, queries, batch.used)
+def _loss_gradient(
+    network: QuadratureNetwork, nodes: Nodes, batch: Batch
+) -> tuple[Array, Nodes, Any]:
+    def loss(free: tuple[Nodes, Any]) -> tuple[Array, Array]:
+        nodes, stepper = free
+        moving = eqx.tree_at(lambda n: n.stepper, network, stepper)
 
-    def loss(nodes: Nodes) -> tuple[Array, Array]:
+        def law(nodes: Nodes, x: Array, y: Array, mask: Array, queries: Array) -> Array:
+            moved = moving.moved(nodes, x, y, mask, batch.used)
+            table = network.condition(moved, x, y, mask, batch.used)
+            return network.mixture(table, mask, queries, batch.used)
+
         laws = jax.vmap(law)(nodes, batch.x, batch.y, batch.mask, batch.queries)
         y = divergence(batch.f_mean, batch.y_std, laws[:, :, 0]).mean()
         f = divergence(batch.f_mean, batch.f_std, laws[:, :, 1], FINEST).mean()
         return y + WEIGHT_F * f, jnp.stack([y, f])
 
-    (_, parts), gradient = jax.value_and_grad(loss, has_aux=True)(nodes)
-    return parts, gradient
+    (_, parts), gradient = jax.value_and_grad(loss, has_aux=True)((nodes, network.stepper))
+    return jax.tree.map(lambda a: a.astype(jnp.float32), (parts, *gradient))  # type: ignore[no-any-return]
 
 
 def divergence(
@@ -152,9 +157,16 @@ def divergence(
 
 @eqx.filter_jit(donate="all-except-first")
 def _update(
-    training: Training, network: QuadratureNetwork, optimiser: Any, batch: Batch, by: Nodes
+    training: Training,
+    network: QuadratureNetwork,
+    optimiser: Any,
+    batch: Batch,
+    by: Nodes,
+    by_stepper: Any,
 ) -> tuple[QuadratureNetwork, Any]:
     learned, fixed = eqx.partition(network, eqx.is_inexact_array)
     _, pull = jax.vjp(lambda n: _of_tables(eqx.combine(n, fixed), batch), learned)
-    updates, optimiser = training.optimiser().update(pull(by)[0], optimiser)
+    (gradient,) = pull(by)
+    gradient = eqx.tree_at(lambda n: n.stepper, gradient, by_stepper)
+    updates, optimiser = training.optimiser().update(gradient, optimiser)
     return eqx.apply_updates(network, updates), optimiser

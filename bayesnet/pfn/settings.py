@@ -23,6 +23,8 @@ class Training:
         steps: optimiser steps. batch: tasks a step.
         buckets: sizes to which contexts are padded; every step has contexts of one bucket, of
             sizes down to the bucket below.
+        padding: sizes to which contexts are padded instead: fewer programs to compile, for
+            accelerators, on which that takes longer than the rows that are padding; the buckets if None.
         dims: numbers of columns, and `dim_weights` how often each comes; equally often if None.
         max_dim: columns that the network accepts (at least those of `dims`).
         width, depth, heads, hidden, bars: the transformer (`hidden`: of its perceptrons).
@@ -40,6 +42,7 @@ class Training:
     steps: int = 20_000
     batch: int = 32
     buckets: tuple[int, ...] = (4, 10, 20, 40, 70, 100)
+    padding: tuple[int, ...] | None = None
     dims: tuple[int, ...] = (1,)
     dim_weights: tuple[float, ...] | None = None
     max_dim: int = 10
@@ -58,6 +61,8 @@ class Training:
     def __post_init__(self) -> None:
         for name in ("buckets", "dims"):
             object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
+        if self.padding is not None:
+            object.__setattr__(self, "padding", tuple(int(v) for v in self.padding))
         weights = (1.0,) * len(self.dims) if self.dim_weights is None else self.dim_weights
         object.__setattr__(self, "dim_weights", tuple(float(w) for w in weights))
         for name in ("steps", "batch", "queries", "max_dim", "warmup"):
@@ -69,6 +74,10 @@ class Training:
             or self.buckets[0] < 1
         ):
             raise InputError(f"buckets must be increasing sizes, got {self.buckets}.")
+        if self.padding is not None and max(self.padding, default=0) != self.buckets[-1]:
+            raise InputError(
+                f"The largest of padding must be that of buckets, {self.buckets[-1]}, got {self.padding}."
+            )
         if not self.dims or min(self.dims) < 1 or max(self.dims) > self.max_dim:
             raise InputError(
                 f"dims must lie between 1 and max_dim={self.max_dim}, got {self.dims}."
@@ -88,14 +97,21 @@ class Training:
         """The knobs that a checkpoint must agree with.
 
         Not the number of steps, for a run may be made longer or shorter on the way, nor of devices,
-        for it may go on elsewhere; nor precision where it is float32, as all runs once were.
+        for it may go on elsewhere; nor precision and padding where they are as all runs once were.
         """
         knobs = asdict(self)
         for name in ("steps", "devices"):
             del knobs[name]
         if self.precision == "float32":
             del knobs["precision"]
+        if self.padding is None:
+            del knobs["padding"]
         return knobs
+
+    def padded(self, bucket: int) -> int:
+        """The rows of contexts of a bucket with their padding."""
+        sizes = self.buckets if self.padding is None else self.padding
+        return min(size for size in sizes if size >= self.buckets[bucket])
 
     def network(self, key: Key) -> Transformer:
         """A transformer of these sizes with random weights."""

@@ -65,7 +65,7 @@ def draw_batch(tasks: Tasks | JointTasks, training: Training, step: int) -> Batc
     counts = rng.integers(low, training.buckets[bucket] + 1, size=training.batch)
     key = jax.random.fold_in(jax.random.key(training.seed), step + 1)
     batch = tasks.draw(key, training.batch, counts, d, part)
-    return padded(batch.rows(training.buckets[bucket]), training.max_dim)
+    return padded(batch.rows(training.padded(bucket)), training.max_dim)
 
 
 def padded(batch: Batch, max_dim: int) -> Batch:

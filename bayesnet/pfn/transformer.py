@@ -83,6 +83,16 @@ class AttentionLayer(eqx.Module):
             heads,
         )
 
+    def narrowed(self, columns: int, whole: int) -> AttentionLayer:
+        """This layer for inputs of the first of its `whole` columns only."""
+
+        def of_columns(a: Array) -> Array:
+            by_head = a.reshape(*a.shape[:-1], self.heads, whole)
+            return by_head[..., :columns].reshape(*a.shape[:-1], self.heads * columns)
+
+        reach, bias = of_columns(self.reach), of_columns(self.reach_bias)
+        return eqx.tree_at(lambda a: (a.reach, a.reach_bias), self, (reach, bias))
+
     def keys_values(self, context: Float[Array, "n w"]) -> tuple[Array, Array]:
         """What queries attend to: keys and values (n, heads, w / heads)."""
         h = normalise(context, self.norm_attention)

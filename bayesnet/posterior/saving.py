@@ -96,6 +96,8 @@ CLASSES = {
     "ProcessFamily": "bayesnet.pfn.family",
     "ProposalNetwork": "bayesnet.pfn.proposal",
     "QuadratureNetwork": "bayesnet.pfn.quadrature",
+    "Places": "bayesnet.pfn.places",
+    "Stepper": "bayesnet.pfn.stepper",
     "HyperMap": "bayesnet.pfn.hyper_map",
     "PFN": "bayesnet.pfn.pfn",
     "PFNPosterior": "bayesnet.pfn.posterior",
