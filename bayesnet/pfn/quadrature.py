@@ -25,7 +25,15 @@ from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.hyper_map import HyperMap
 from bayesnet.pfn.importance import WIDER
-from bayesnet.pfn.node_algebra import at_every, joint_at, law_at, slopes, solved_of, totals
+from bayesnet.pfn.node_algebra import (
+    at_every,
+    evidence_of,
+    joint_at,
+    law_at,
+    slopes,
+    solved_of,
+    totals,
+)
 from bayesnet.pfn.places import Places
 from bayesnet.pfn.proposal import COMPONENTS, ProposalNetwork, ProposedLaw
 from bayesnet.pfn.stepper import Stepper
@@ -214,7 +222,7 @@ class QuadratureNetwork(eqx.Module):
             gates = self._gates(odds, d)
             hyper = self._hypers(z, gates, d, rows.shape[1])
             total = totals(self.hyper.kernels, hyper, rows, mask)
-            evidence, _, _ = at_every(solved_of, total, y, mask)
+            evidence: Array = at_every(evidence_of, total, y, mask)
             return evidence + self._prior(z, gates, used, d)
 
         by_z, by_odds = float64_island(slopes(density))(
