@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import as_matrix
+from bayesnet.devices import current_platform, run_side_by_side
 from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.ensemble import PFNEnsemble
-from bayesnet.pfn.posterior import CHUNKS, PFNPosterior, pad_context
+from bayesnet.pfn.posterior import CHUNKS, PFNPosterior, pad, pad_context
 from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.transformer import Transformer, pad_columns
 from bayesnet.posterior.prediction import Prediction
 
+# Tables of one call of a program, and sizes to which their queries are padded.
+ON_CPU, ELSEWHERE = 8, 256
+SIZES = (16, *CHUNKS)
 
-@eqx.filter_jit
-def _many(
+@jax.jit
+def _bars(
     network: Transformer,
     bars: Bars,
+    mask: Array,
+    used: Array,
     x: Float[Array, "t n d"],
     y: Float[Array, "t n"],
-    mask: Array,
     queries: Float[Array, "t q d"],
-    used: Array,
 ) -> tuple[Float[Array, "t q k"], Float[Array, "t q k"]]:
-    return jax.lax.map(
-        lambda a: network(a[0], a[1], mask, a[2], used, bars), (x, y, queries), batch_size=16
-    )
+    tables = jax.vmap(lambda x, y, new: network(x, y, mask, new, used, bars))
+    found: tuple[Array, Array] = tables(x, y, queries)
+    return found
+
+
+def in_blocks(program: Any, *arrays: np.ndarray) -> Any:
+    """`program(*arrays)`, block after block of tables (leading axes), side by side on the cores.
+
+    Blocks have one size, so that one program is compiled whatever the number of tables. On CPU small
+    ones are quickest, and a core each: two threads on one program wait for each other.
+    """
+    count = len(arrays[0])
+    size = min(count, ON_CPU if current_platform() == "cpu" else ELSEWHERE)
+    blocks = [
+        tuple(pad(a[at : at + size], size) for a in arrays) for at in range(0, count, size)
+    ]
+
+    def run(block: tuple[np.ndarray, ...]) -> Any:
+        return jax.tree.map(np.asarray, program(*block))
+
+    # The first alone: it is compiled once.
+    parts = [run(blocks[0]), *run_side_by_side(run, blocks[1:])]
+    return jax.tree.map(lambda *a: np.concatenate(a)[:count], *parts)
 
 
 def predict_many(
@@ -54,22 +77,14 @@ def predict_many(
     # One table after the other, and of each its views.
     seen = [pair for p, rows in zip(posteriors, scaled, strict=True) for pair in _views(p, rows)]
     contexts = [pad_context(pfn, p.data.x, p.data.y) for p, _ in seen]
-    rows = np.stack([rows for _, rows in seen]).astype(np.float32)
-    queries, used = pad_columns(rows, pfn.network.max_dim)
-    q = new.shape[1]
-    size = next((c for c in CHUNKS if q <= c), q)
-    queries = np.pad(queries, ((0, 0), (0, size - q), (0, 0)))
     if isinstance(pfn.network, QuadratureNetwork) and ensemble == 1:
-        return _mixtures(pfn, posteriors, contexts, np.stack(scaled), size)
-    logits = _many(
-        pfn.network,
-        pfn.bars,
-        jnp.stack([c[0] for c in contexts]),
-        jnp.stack([c[1][0] for c in contexts]),
-        contexts[0][2],
-        jnp.asarray(queries),
-        jnp.asarray(used),
-    )
+        return _mixtures(pfn, posteriors, contexts, np.stack(scaled))
+    q = new.shape[1]
+    rows = np.stack([rows for _, rows in seen]).astype(np.float32)
+    queries, used = pad_columns(_wide(rows), pfn.network.max_dim)
+    x, targets, mask = _stacked(contexts)
+    program = partial(_bars, pfn.network, pfn.bars, mask, used)
+    logits = in_blocks(program, x, targets, queries)
     of_y, of_f = (np.asarray(a)[:, :q, None] for a in logits)
     found: list[Prediction] = []
     for i, posterior in enumerate(posteriors):
@@ -81,25 +96,30 @@ def predict_many(
     return found
 
 
+def _wide(rows: np.ndarray) -> np.ndarray:
+    """Query rows (t, q, d), padded to one of a few sizes."""
+    q = rows.shape[1]
+    size = next((c for c in SIZES if q <= c), q)
+    return np.pad(rows, ((0, 0), (0, size - q), (0, 0)))
+
+
+def _stacked(contexts: list[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows and targets of padded contexts, and the mask, which is that of all."""
+    return np.stack([c[0] for c in contexts]), np.stack([c[1][0] for c in contexts]), contexts[0][2]
+
+
 def _mixtures(
-    pfn: Any, posteriors: list[Any], contexts: list[Any], scaled: np.ndarray, size: int
+    pfn: Any, posteriors: list[Any], contexts: list[Any], scaled: np.ndarray
 ) -> list[Prediction]:
-    """The predictions at scaled rows (t, q, d), padded to `size`, of tables of a quadrature."""
-    q = scaled.shape[1]
-    queries = np.pad(scaled.astype(np.float32), ((0, 0), (0, size - q), (0, 0)))
-    _, _, mask, used = contexts[0]
-    x, y = (jnp.stack(a) for a in ([c[0] for c in contexts], [c[1][0] for c in contexts]))
-    tables, numbers = quadrature.many(pfn.network, x, y, mask, used, jnp.asarray(queries))
-    tables, numbers = jax.tree.map(np.asarray, (tables, numbers[:, :q]))
-    found: list[Prediction] = []
-    for i, posterior in enumerate(posteriors):
-        own = jax.tree.map(lambda a, i=i: a[i : i + 1], tables)
-        found.append(
-            quadrature.prediction(
-                posterior.data, pfn.network, own, mask, used, scaled[i], numbers[i : i + 1]
-            )
-        )
-    return found
+    """The predictions at scaled rows (t, q, d) of tables of a quadrature."""
+    q, used = scaled.shape[1], contexts[0][3]
+    x, y, mask = _stacked(contexts)
+    program = partial(quadrature.many, pfn.network, mask, used)
+    numbers = in_blocks(program, x, y, _wide(scaled.astype(np.float32)))[:, :q]
+    return [
+        quadrature.prediction(p.data, pfn.network, p.processes, scaled[i], numbers[i : i + 1])
+        for i, p in enumerate(posteriors)
+    ]
 
 
 def _views(posterior: Any, scaled: np.ndarray) -> list[tuple[PFNPosterior, np.ndarray]]:

@@ -49,10 +49,13 @@ class PFNPosterior:
 
     @cached_property
     def _processes(self) -> tuple[Any, Array, Array]:
-        """As `_context` for a quadrature: its processes conditioned, not as bars."""
         x, y, mask, used = pad_context(self.pfn, self.data.x, self.data.y)
         tables = quadrature.condition(self.pfn.network, x, y, mask, used, self.data.in_dim)
         return tables, mask, used
+
+    def processes(self) -> tuple[Any, Array, Array]:
+        """Of a quadrature: its processes conditioned, the mask of the rows, and the columns used."""
+        return self._processes
 
     def predict(self, x: ArrayLike, *, warn: bool = True) -> Prediction:
         """The predictive law at `x` (n, d), in the units of y.
@@ -72,7 +75,7 @@ class PFNPosterior:
         if warn:
             warn_of_far(scaled)
         if isinstance(self.pfn.network, QuadratureNetwork):
-            tables, mask, used = self._processes
+            tables, mask, used = self.processes()
             found = [
                 np.asarray(quadrature.mixture(self.pfn.network, tables, mask, used, rows))[
                     :, :count
@@ -81,7 +84,7 @@ class PFNPosterior:
             ]
             numbers = np.concatenate(found, axis=1)
             return quadrature.prediction(
-                self.data, self.pfn.network, tables, mask, used, scaled, numbers
+                self.data, self.pfn.network, self.processes, scaled, numbers
             )
         return self.prediction(matrix, *self.logits(scaled))
 
@@ -192,7 +195,7 @@ def warn_of_far(scaled: np.ndarray) -> None:
 
 def pad_context(
     pfn: Any, x: np.ndarray, y: np.ndarray, extra: int = 0
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """x (b, D), y (m, b), mask (b,) and used columns (D,), b the bucket of n + extra rows."""
     n = len(x)
     size = next((b for b in pfn.card["buckets"] if n + extra <= b), n + extra)
@@ -202,14 +205,14 @@ def pad_context(
     targets = np.zeros((y.shape[1], size), np.float32)
     targets[:, :n] = y.T
     mask = np.arange(size) < n
-    return jnp.asarray(rows), jnp.asarray(targets), jnp.asarray(mask), jnp.asarray(used)
+    return rows, targets, mask, used
 
 
-def chunks(x: np.ndarray) -> Iterator[tuple[Array, int]]:
+def chunks(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     """The rows of `x` in blocks of a few sizes, the last one padded, each with its number of rows."""
     for start in range(0, len(x), CHUNKS[-1]):
         rows = x[start : start + CHUNKS[-1]]
-        yield jnp.asarray(pad(rows, next(c for c in CHUNKS if len(rows) <= c))), len(rows)
+        yield pad(rows, next(c for c in CHUNKS if len(rows) <= c)), len(rows)
 
 
 def pad(a: np.ndarray, size: int) -> np.ndarray:

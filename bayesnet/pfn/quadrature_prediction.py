@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,9 @@ from bayesnet.pfn.node_algebra import joint_at
 from bayesnet.pfn.quadrature import Conditioned, QuadratureNetwork
 from bayesnet.posterior.process_prediction import ProcessPrediction
 
+# What a table leaves behind, the mask of its rows, and the columns used.
+Processes = Callable[[], tuple[Conditioned, Any, Any]]
+
 
 def _conditioned(
     network: QuadratureNetwork, x: Array, y: Array, mask: Array, used: Array, columns: int
@@ -22,7 +26,7 @@ def _conditioned(
     return network.encode(x[:, :columns], y, mask, used)
 
 
-@eqx.filter_jit
+@partial(jax.jit, static_argnames="columns")
 def condition(
     network: QuadratureNetwork,
     x: Float[Array, "n d"],
@@ -35,7 +39,7 @@ def condition(
     return jax.vmap(lambda a: _conditioned(network, x, a, mask, used, columns))(y)
 
 
-@eqx.filter_jit
+@jax.jit
 def mixture(
     network: QuadratureNetwork,
     tables: Conditioned,
@@ -47,36 +51,36 @@ def mixture(
     return jax.vmap(lambda t: network.mixture(t, mask, x, used))(tables)
 
 
-@eqx.filter_jit
+@jax.jit
 def many(
     network: QuadratureNetwork,
-    x: Float[Array, "t n d"],
-    y: Float[Array, "t n"],
     mask: Array,
     used: Array,
+    x: Float[Array, "t n d"],
+    y: Float[Array, "t n"],
     queries: Float[Array, "t q d"],
-) -> tuple[Conditioned, Float[Array, "t q 2 3 c"]]:
-    """Tables of one shape, conditioned, and their mixtures at queries of their own (without padding)."""
+) -> Float[Array, "t q 2 3 c"]:
+    """The mixtures of tables of one shape at queries of their own (without padding)."""
 
-    def one(item: tuple[Array, Array, Array]) -> tuple[Conditioned, Array]:
-        rows, targets, new = item
+    def one(rows: Array, targets: Array, new: Array) -> Array:
         table = _conditioned(network, rows, targets, mask, used, new.shape[1])
-        return table, network.mixture(table, mask, new, used)
+        return network.mixture(table, mask, new, used)
 
-    found: tuple[Conditioned, Array] = jax.lax.map(one, (x, y, queries), batch_size=16)
-    return found
+    return jax.vmap(one)(x, y, queries)
 
 
 def prediction(
     data: Data,
     network: QuadratureNetwork,
-    tables: Conditioned,
-    mask: Array,
-    used: Array,
+    processes: Processes,
     scaled: np.ndarray,
     numbers: Float[np.ndarray, "m n 2 3 c"],
 ) -> ProcessPrediction:
-    """The law in user units at scaled rows (n, d), given what `mixture` says there."""
+    """The law in user units at scaled rows (n, d), given what `mixture` says there.
+
+    `processes` is called where joint laws are asked for: it gives what `condition` gives, the mask,
+    and the columns used.
+    """
     scaling = data.scaling
     a = np.moveaxis(np.asarray(numbers, np.float64), (4, 1, 0), (0, 1, 2))  # c n m 2 3
     variance = np.exp(2 * a[..., 2])
@@ -95,21 +99,20 @@ def prediction(
         np.full(m, np.inf),
         np.arange(nodes),
         False,
-        partial(joint_covariance, data, network, tables, mask, used, scaled),
+        partial(joint_covariance, data, network, processes, scaled),
     )
 
 
 def joint_covariance(
     data: Data,
     network: QuadratureNetwork,
-    tables: Conditioned,
-    mask: Array,
-    used: Array,
+    processes: Processes,
     scaled: np.ndarray,
     node: int,
     output: int,
 ) -> np.ndarray:
     """The covariance (n, n) of f between scaled rows at one node, in the units of y squared."""
+    tables, mask, used = processes()
     kind, at = divmod(node, tables.log_weight.shape[2])
     with jax.enable_x64(True):
         table = jax.tree.map(lambda a: jnp.asarray(np.asarray(a[output]), jnp.float64), tables)
@@ -118,7 +121,7 @@ def joint_covariance(
     return found * float(data.scaling.y_scale[output]) ** 2
 
 
-@eqx.filter_jit
+@partial(jax.jit, static_argnames=("kind", "at"))
 def _covariance(
     network: QuadratureNetwork,
     table: Conditioned,

@@ -12,12 +12,13 @@ from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.configurations import read_configuration
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.inputs import MixedInputs
-from bayesnet.pfn.node_algebra import inverse_root, matrix
-from bayesnet.pfn.quadrature import QuadratureNetwork
+from bayesnet.pfn.node_algebra import evidence_of, explained, inverse_root, matrix
+from bayesnet.pfn.quadrature import FEW, KEPT, QuadratureNetwork
 from bayesnet.pfn.quadrature_run import objective_of, train_quadrature
 from bayesnet.pfn.quadrature_training import divergence
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.tasks import Mixture, Tasks
+from bayesnet.pfn.stepper import FIRST, LONGEST
 from bayesnet.pfn.transformer import pad_columns
 from bayesnet.priors.covariance import Named
 
@@ -56,7 +57,12 @@ def small():
 nodes_of = eqx.filter_jit(lambda net, *table: net.nodes(*table))
 encode = eqx.filter_jit(lambda net, *table: net.encode(*table))
 mixture = eqx.filter_jit(lambda net, *rest: net.mixture(*rest))
+moved = eqx.filter_jit(lambda net, nodes, *table: net.moved(nodes, *table))
 answer = eqx.filter_jit(lambda net, *rest: net(*rest))
+
+
+def prior_of(network, cache, used, d):
+    return np.asarray(network._prior(cache.z, cache.gates, used, jnp.asarray(d)))
 
 
 def table(n, d, seed=0, size=8, max_dim=3):
@@ -90,13 +96,15 @@ def test_every_node_is_an_exact_process_with_its_evidence(small, n, d):
     _, network = small
     x, y, mask, used = table(n, d)
     new = table(0, d, seed=1)[0][:4]
+    nodes = moved(network, nodes_of(network, x, y, mask, used), x, y, mask, used)
     cache = encode(network, x, y, mask, used)
     laws = np.asarray(mixture(network, cache, mask, new, used), np.float64)
-    nodes, column = cache.nodes, 0
-    shares, evidences = [], []
+    np.testing.assert_allclose(cache.z, nodes.z, atol=1e-6)
+    shares = np.ravel(nodes.log_share + prior_of(network, cache, used, d))
+    column, evidences = 0, []
     for kind, bare in enumerate(network.hyper.kernels):
-        for i in range(network.places.shape[1]):
-            hyper, noise = network.hyper.hyper(kind, d, nodes.z[kind, i], nodes.gates[kind, i])
+        for i in range(network.few.z.shape[1]):
+            hyper, noise = network.hyper.hyper(kind, d, cache.z[kind, i], cache.gates[kind, i])
             length = np.asarray(hyper["lengthscale"], np.float64)
             kernel = bare.name, length, float(hyper["outputscale"])
             evidence, mean, variance = textbook(
@@ -106,10 +114,9 @@ def test_every_node_is_an_exact_process_with_its_evidence(small, n, d):
             np.testing.assert_allclose(np.exp(2 * laws[:, 1, 2, column]), variance, atol=2e-4)
             total = variance + float(noise) ** 2
             np.testing.assert_allclose(np.exp(2 * laws[:, 0, 2, column]), total, atol=2e-4)
-            shares.append(float(nodes.log_share[kind, i]))
             evidences.append(evidence)
             column += 1
-    weight = np.array(shares) + np.array(evidences)
+    weight = shares + np.array(evidences)
     weight -= np.logaddexp.reduce(weight)
     np.testing.assert_allclose(np.asarray(cache.log_weight).ravel(), weight, atol=2e-3)
 
@@ -120,14 +127,103 @@ def test_shares_are_prior_over_proposal(small):
     x, y, mask, used = table(6, 1)
     law = jax.tree.map(np.asarray, network.reader(x, y, mask, used))
     nodes = nodes_of(network, x, y, mask, used)
+    cache = encode(network, x, y, mask, used)
+    prior = prior_of(network, cache, used, 1)
     for kind in range(2):
         slots = family.slots(kind, 1)
+        std = 1.2 * np.exp(law.log_std[:, slots])
         for z, share in zip(np.asarray(nodes.z[kind]), nodes.log_share[kind], strict=True):
-            prior = norm.logpdf(z[slots]).sum() + np.log(family.weights[kind])
-            std = 1.2 * np.exp(law.log_std[:, slots])
             each = norm.logpdf(z[slots], law.mean[:, slots], std).sum(axis=1)
             proposal = np.logaddexp.reduce(law.log_weight + law.log_part[:, kind] + each)
-            np.testing.assert_allclose(share, prior - proposal, atol=1e-4)
+            np.testing.assert_allclose(share, -proposal, atol=1e-4)
+        for z, found in zip(np.asarray(cache.z[kind]), prior[kind], strict=True):
+            expected = norm.logpdf(z[slots]).sum() + np.log(family.weights[kind])
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_nodes_lie_in_the_most_probable_components_first(small):
+    _, network = small
+    x, y, mask, used = table(6, 1)
+    law = jax.tree.map(np.asarray, network.reader(x, y, mask, used))
+    nodes = nodes_of(network, x, y, mask, used)
+    for kind in range(2):
+        order = np.argsort(-(law.log_weight + law.log_part[:, kind]))
+        for i in range(network.few.z.shape[1]):
+            component = order[i % 4]
+            std = 1.2 * np.exp(law.log_std[component])
+            expected = law.mean[component] + std * network.few.z[kind, i]
+            np.testing.assert_allclose(nodes.z[kind, i], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tables_of_many_rows_have_few_nodes(small):
+    _, network = small
+    for size, each in ((FEW, 8), (FEW + 1, KEPT)):
+        x, y, mask, used = table(size, 1, size=size)
+        found = jax.eval_shape(network.nodes, x, y, mask, used)
+        assert found.z.shape[:2] == (2, each)
+
+
+def test_a_network_without_padding_columns_says_the_same(small):
+    _, network = small
+    x, y, mask, used = table(8, 2)
+    whole = nodes_of(network, x, y, mask, used)
+    narrow = nodes_of(network, x[:, :2], y, mask, used)
+    for a, b in zip(*map(jax.tree.leaves, (whole, narrow)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_steps_follow_slopes_that_are_finite_differences(small):
+    """Slopes are those of log evidence and log prior; a stepper that says nothing goes along them."""
+    family, network = small
+    x, y, mask, used = table(7, 1)
+    nodes = nodes_of(network, x, y, mask, used)
+    silent = eqx.tree_at(lambda n: n.stepper.out, network, jnp.zeros_like(network.stepper.out))
+    found = moved(silent, nodes, x, y, mask, used)
+
+    def density(kind, z):
+        hyper, noise = family.hyper(kind, 1, z[None], np.ones((1, 1), bool))
+        kernel = (
+            ("rbf", "matern52")[kind],
+            np.ravel(hyper["lengthscale"])[:1],
+            float(np.ravel(hyper["outputscale"])[0]),
+        )
+        rows, targets = np.asarray(x)[:7, :1], np.asarray(y, np.float64)[:7]
+        evidence = textbook(kernel, float(noise[0]), rows, targets, rows[:1])[0]
+        return evidence + norm.logpdf(z[family.slots(kind, 1)]).sum()
+
+    for kind in range(2):
+        z, std = (np.asarray(a[kind, 0], np.float64) for a in (nodes.z, nodes.std))
+        for slot in np.flatnonzero(family.slots(kind, 1)):
+            step = 1e-5 * np.eye(family.size)[slot]
+            slope = (density(kind, z + step) - density(kind, z - step)) / 2e-5
+            expected = LONGEST * np.tanh(FIRST * np.arcsinh(std[slot] * slope) / LONGEST)
+            along = (np.asarray(found.z)[kind, 0, slot] - z[slot]) / std[slot]
+            np.testing.assert_allclose(along, expected, rtol=2e-3, atol=2e-4)
+
+
+def test_slope_of_the_evidence():
+    rng = np.random.default_rng(0)
+    a, step, targets = rng.normal(size=(6, 9)), rng.normal(size=(6, 6)), rng.normal(size=6)
+    step = step + step.T
+    with jax.enable_x64(True):
+        gram, y = jnp.asarray(a @ a.T), jnp.asarray(targets)
+        slope, by_y = jax.grad(evidence_of, argnums=(0, 1))(gram, y)
+        up, down = (evidence_of(gram + t * step, y) for t in (1e-6, -1e-6))
+        np.testing.assert_allclose(jnp.sum(slope * step), (up - down) / 2e-6, rtol=1e-6)
+        up, down = (evidence_of(gram, y + t * targets[::-1]) for t in (1e-6, -1e-6))
+        np.testing.assert_allclose(by_y @ targets[::-1], (up - down) / 2e-6, rtol=1e-6)
+        # The slope itself has one: training goes through it.
+        curve = jax.grad(lambda g: jnp.sum(step * jax.grad(evidence_of)(g, y)))(gram)
+        up, down = (jax.grad(evidence_of)(gram + t * step, y) for t in (1e-5, -1e-5))
+        np.testing.assert_allclose(curve, (up - down) / 2e-5, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [4, 25, 60])
+def test_what_is_explained(n):
+    rng = np.random.default_rng(0)
+    root, cross = np.tril(rng.normal(size=(n, n))), rng.normal(size=(n, 7))
+    found = explained(jnp.asarray(root, jnp.float32), jnp.asarray(cross, jnp.float32))
+    np.testing.assert_allclose(found, np.sum((root @ cross) ** 2, axis=0), rtol=1e-5)
 
 
 def test_the_map_agrees_with_the_family(small):
@@ -156,7 +252,7 @@ def test_a_closed_gate_makes_a_column_without_effect(small):
     _, network = small
     x, y, mask, used = table(8, 2)
     nodes = nodes_of(network, x, y, mask, used)
-    shut = type(nodes)(nodes.log_share, nodes.z, nodes.gates.at[..., 1].set(1e-6), nodes.std)
+    shut = eqx.tree_at(lambda n: n.odds, nodes, nodes.odds.at[..., 1].set(-20.0))
     cache = eqx.filter_jit(lambda *a: network.condition(*a))(shut, x, y, mask, used)
     moved = x.at[:, 1].add(1.0)
     np.testing.assert_allclose(
