@@ -9,13 +9,15 @@ lengthscale a column (4 starts); "bayes": the true prior, hyper-parameters drawn
 (`bn.Exact(hyper="hmc")`, 64 draws), on the first `--bayes` tables of each cell; it is told the kind of
 kernel of each table, which the others are not. Differences are paired. Probability transforms of
 targets that the exact law draws are uniform over tables if a method is calibrated. All in the coordinates
-of the prior, without scaling. Speed (only on a quiet machine): one new table of 100 rows
-and 1,000 queries, and 1,000 tables in one call.
+of the prior, without scaling. Speed (only on a quiet machine, both sides on the cores that `taskset` gives): new
+tables of 100 rows and 1,000 queries, beside BoTorch's fit and prediction and NUTS over the hyper-parameters, and
+1,000 tables in one call beside a loop of BoTorch's fits.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 import warnings
 
@@ -207,31 +209,91 @@ def compared(name, gaps):
     return row
 
 
-def speed(pfn, dims=(1, 4)):
+def speed(pfn, configuration, dims=(1, 4, 8), tables=8):
+    """Seconds for new tables of the prior, 100 rows and 1,000 queries, and ratios by table; NUTS on two."""
     import torch
 
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     rows = []
     for d in dims:
-        rng = np.random.default_rng(d)
-        x, new = rng.normal(size=(100, d)), rng.normal(size=(1000, d))
-        y = np.sin(x.sum(axis=1)) + 0.1 * rng.normal(size=100)
+        new = np.random.default_rng(d).normal(size=(1000, d))
+        cells = []
+        for i, (x, y, _, _, _, prior) in enumerate(draw_tables(configuration, d, 100, tables, 11)):
 
-        def one():
-            prediction = pfn.fit(x, y, warn=False).predict(new, warn=False)
-            return prediction.mean, prediction.std
+            def one(x=x, y=y):
+                prediction = pfn.fit(x, y, warn=False).predict(new, warn=False)
+                return prediction.mean, prediction.std
 
-        def botorch():
-            model = maximum_likelihood(x, y, starts=1)
-            # The faster of its two ways: a batch of single points, without their covariance.
-            posterior = model.posterior(torch.tensor(new)[:, None], observation_noise=True)
-            return posterior.mean.detach(), posterior.variance.detach()
+            def botorch(x=x, y=y):
+                model = maximum_likelihood(x, y, starts=1)
+                # The faster of its two ways: a batch of single points, without their covariance.
+                posterior = model.posterior(torch.tensor(new)[:, None], observation_noise=True)
+                return posterior.mean.detach(), posterior.variance.detach()
 
-        row = {"d": d, **interleaved({"pfn": one, "botorch": botorch}, repeats=7)}
-        many = np.stack([x] * 1000), np.stack([y] * 1000), np.stack([new[:10]] * 1000)
-        pfn.predict_many(*many)
+            cells.append(interleaved({"pfn": one, "botorch": botorch}, repeats=7))
+            if i < 2:
+                cells[-1]["nuts"] = nuts(prior, configuration.tasks.likelihood, x, y, new)
+        ratios = {
+            side: [c[side] / c["pfn"] for c in cells if side in c] for side in ("botorch", "nuts")
+        }
+        row = {"d": d, "tables": tables, "pfn": float(np.median([c["pfn"] for c in cells]))}
+        row |= {side: float(np.median([c[side] for c in cells if side in c])) for side in ratios}
+        row |= {
+            f"{side}_ratio": [float(f(v)) for f in (np.median, min, max)]
+            for side, v in ratios.items()
+        }
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+def nuts(prior, likelihood, x, y, new):
+    """Seconds of the second of two fits by NUTS over the hyper-parameters, and predictions."""
+
+    def run():
+        posterior = bn.fit(
+            prior,
+            x,
+            y,
+            likelihood=likelihood,
+            inference=bn.Exact(hyper="nuts"),
+            scaling=Scaling.identity(x.shape[1], 1),
+            progress=False,
+            warn=False,
+        )
+        prediction = posterior.predict(new)
+        return prediction.mean, prediction.std
+
+    run()
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def many(pfn, configuration, sizes=(20, 50, 100), tables=1000, loop=24):
+    """1,000 tables of one column in one call, 10 queries each, beside a loop of BoTorch fits."""
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    rows = []
+    for n in sizes:
+        drawn = draw_tables(configuration, 1, n, tables, 12)
+        x, y = (np.stack([t[i] for t in drawn]) for i in (0, 1))
+        new = np.stack([t[2][:10] for t in drawn])
         start = time.perf_counter()
-        pfn.predict_many(*many)
-        row["pfn_1000_tables"] = time.perf_counter() - start
+        pfn.predict_many(x, y, new)
+        first = time.perf_counter() - start
+        start = time.perf_counter()
+        pfn.predict_many(x, y, new)
+        seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        for i in range(loop):
+            model = maximum_likelihood(x[i], y[i], starts=1)
+            posterior = model.posterior(torch.tensor(new[i])[:, None], observation_noise=True)
+            posterior.variance.detach()
+        each = (time.perf_counter() - start) / loop
+        row = {"n": n, "tables": tables, "pfn": seconds, "first_call": first}
+        row |= {"botorch": each * tables, "ratio": each * tables / seconds}
         rows.append(row)
         print(row, flush=True)
     return rows
@@ -253,10 +315,11 @@ def main() -> None:
     name = options.weights or ("gp_process" if options.amortised else "gp")
     pfn = (kind.load if name.endswith(".safetensors") else kind.from_pretrained)(name)
     results = {"card": {k: v for k, v in pfn.card.items() if k not in ("certificate", "outside")}}
-    if options.speed:
-        write("pfn_speed", results | {"speed": speed(pfn)})
-        return
     configuration = read_configuration("gp")
+    if options.speed:
+        found = {"one": speed(pfn, configuration), "many": many(pfn, configuration)}
+        write("pfn_speed", results | found)
+        return
     found = accuracy(
         pfn,
         configuration,

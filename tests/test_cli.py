@@ -377,6 +377,7 @@ def flower_table(path, n=30):
     return write_csv(path, "width,length,species", rows)
 
 
+@pytest.mark.slow
 def test_classes_are_fitted_and_predicted_as_probabilities(tmp_path):
     data = flower_table(tmp_path / "flowers.csv")
     args = ["--target", "species", "--likelihood", "categorical", "--test-fraction", "0.2"]

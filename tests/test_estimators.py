@@ -130,6 +130,7 @@ def test_classes_have_probabilities_and_keep_their_type(names):
     assert fitted.posterior_.likelihood == bn.BernoulliLikelihood(tuple(names.tolist()))
 
 
+@pytest.mark.slow
 def test_three_classes_with_label_noise_and_weights():
     x, _ = table(40)
     y = np.digitize(x[:, 0], [-0.5, 0.5]) * 10

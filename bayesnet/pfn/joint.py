@@ -16,6 +16,8 @@ from bayesnet.pfn.transformer import Transformer, pad_columns
 
 # Numbers of points to which joint laws are padded.
 SIZES = (8, 32, 128, 256)
+# Paths that are drawn side by side.
+TOGETHER = 32
 
 
 def correlations(posterior: Any, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +38,7 @@ def correlations(posterior: Any, matrix: np.ndarray) -> tuple[np.ndarray, np.nda
     out_f: list[np.ndarray] = []
     out_y: list[np.ndarray] = []
     for j in range(data.out_dim):
-        x, y, mask, used = pad_context(pfn, data.x, data.y[:, j : j + 1], extra=1)
+        x, y, mask, used = map(jnp.asarray, pad_context(pfn, data.x, data.y[:, j : j + 1], extra=1))
         new_y = np.stack([mean_y[:, j] + s * sd_y[:, j] for s in (1.0, -1.0)], axis=1)
         moved = np.asarray(
             _look_ahead(
@@ -73,14 +75,17 @@ def sample_paths(posterior: Any, matrix: np.ndarray, num: int, seed: int) -> np.
     points, _ = pad_columns(scaled, pfn.network.max_dim)
     rng = np.random.default_rng(seed)
     order = np.argsort(rng.uniform(size=(num, n)), axis=1)
-    uniforms = jnp.asarray(rng.uniform(size=(num, n)), jnp.float32)
+    uniforms = rng.uniform(size=(num, n)).astype(np.float32)
     out = []
     for j in range(data.out_dim):
         x, y, mask, used = pad_context(pfn, data.x, data.y[:, j : j + 1], extra=n)
         context = (x, y[0], mask, used)
-        start = jnp.asarray(rows)
-        ordered = jnp.asarray(points[order])
-        drawn = np.asarray(_paths(pfn.network, pfn.bars, context, start, ordered, uniforms))
+        parts = []
+        for start in range(0, num, TOGETHER):
+            at = np.arange(start, start + min(num, TOGETHER)) % num  # blocks of one size
+            block = jnp.asarray(points[order[at]]), jnp.asarray(uniforms[at])
+            parts.append(path_values(pfn.network, pfn.bars, context, jnp.asarray(rows), *block))
+        drawn = np.concatenate([np.asarray(a) for a in parts])[:num]
         unsorted = np.empty_like(drawn)
         np.put_along_axis(unsorted, order, drawn, axis=1)
         out.append(unsorted)
@@ -120,43 +125,36 @@ def _look_ahead(
 
 
 @eqx.filter_jit
-def _paths(
-    network: Transformer,
-    bars: Any,
-    context: tuple[Array, Array, Array, Array],
-    rows: Array,
-    points: Float[Array, "s n d"],
-    uniforms: Float[Array, "s n"],
-) -> Float[Array, "s n"]:
-    def path(item: tuple[Array, Array]) -> Array:
-        return path_values(network, bars, context, rows, *item)
-
-    return jax.lax.map(path, (points, uniforms), batch_size=32)
-
-
 def path_values(
     network: Transformer,
     bars: Any,
     context: tuple[Array, Array, Array, Array],
     rows: Any,
-    points: Float[Array, "n d"],
-    uniforms: Float[Array, " n"],
-) -> Float[Array, " n"]:
-    """One draw at scaled points, one given those before it, as a function of its uniforms.
+    points: Float[Array, "s n d"],
+    uniforms: Float[Array, "s n"],
+) -> Float[Array, "s n"]:
+    """Draws at scaled points, one given those before it, as functions of their uniforms.
 
     `context`: x (b, d), y (b,), mask (b,) and used columns (d,), with room for n rows behind the first
     `rows`. Differentiable in the points, also through what was drawn at earlier ones.
     """
     x, y, mask, used = context
+    draws = len(points)
+
+    def one(x: Array, y: Array, mask: Array, point: Array, u: Array) -> Array:
+        logits, _ = network(x, y, mask, point[None], used, bars)
+        return bars.law(logits[0]).quantile(u)
 
     def step(state: Any, now: Any) -> Any:
         x, y, mask = state
         i, point, u = now
-        logits, _ = network(x, y, mask, point[None], used, bars)
-        drawn = bars.law(logits[0]).quantile(u)
+        # Draws side by side in here, not scans of them: a scan's float64 does not survive `vmap`.
+        drawn = jax.vmap(one)(x, y, mask, point, u)
         at = rows + i
-        state = x.at[at].set(point), y.at[at].set(drawn), mask.at[at].set(True)
+        state = x.at[:, at].set(point), y.at[:, at].set(drawn), mask.at[:, at].set(True)
         return state, drawn
 
-    steps = (jnp.arange(len(points)), points, uniforms)
-    return jax.lax.scan(step, (x, y, mask), steps)[1]
+    tables = tuple(jnp.broadcast_to(a, (draws, *a.shape)) for a in (x, y, mask))
+    steps = (jnp.arange(points.shape[1]), jnp.swapaxes(points, 0, 1), uniforms.T)
+    drawn: Array = jax.lax.scan(step, tables, steps)[1]
+    return drawn.T

@@ -24,6 +24,7 @@ from bayesnet.posterior.prediction import Prediction
 ON_CPU, ELSEWHERE = 8, 256
 SIZES = (16, *CHUNKS)
 
+
 @jax.jit
 def _bars(
     network: Transformer,
@@ -47,9 +48,7 @@ def in_blocks(program: Any, *arrays: np.ndarray) -> Any:
     """
     count = len(arrays[0])
     size = min(count, ON_CPU if current_platform() == "cpu" else ELSEWHERE)
-    blocks = [
-        tuple(pad(a[at : at + size], size) for a in arrays) for at in range(0, count, size)
-    ]
+    blocks = [tuple(pad(a[at : at + size], size) for a in arrays) for at in range(0, count, size)]
 
     def run(block: tuple[np.ndarray, ...]) -> Any:
         return jax.tree.map(np.asarray, program(*block))

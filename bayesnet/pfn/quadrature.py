@@ -225,9 +225,7 @@ class QuadratureNetwork(eqx.Module):
             evidence: Array = at_every(evidence_of, total, y, mask)
             return evidence + self._prior(z, gates, used, d)
 
-        by_z, by_odds = float64_island(slopes(density))(
-            nodes.z, nodes.odds, rows, y, mask, used, d
-        )
+        by_z, by_odds = float64_island(slopes(density))(nodes.z, nodes.odds, rows, y, mask, used, d)
         return self.stepper(nodes, by_z, by_odds)
 
     def condition(

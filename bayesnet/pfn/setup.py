@@ -80,7 +80,7 @@ def make_card(
         "name": name,
         "prior": repr(tasks.prior),
         "likelihood": repr(tasks.likelihood),
-        "inputs": repr(tasks.inputs),
+        "inputs": str(tasks.inputs),
         "dims": training.dims,
         "buckets": training.buckets,
         "steps": training.steps,

@@ -105,6 +105,7 @@ def network_ensemble():
     return x, y, bn.fit(prior, x, y, inference=method, warn=False)
 
 
+@pytest.mark.slow
 def test_members_of_a_network_differ_most_away_from_the_data(network_ensemble):
     x, y, post = network_ensemble
     pred = post.predict(x)
@@ -181,6 +182,7 @@ def test_seeds_and_starts():
     assert np.abs(z.std(0) - 1).max() < 5 / np.sqrt(100)
 
 
+@pytest.mark.slow
 def test_going_on_from_earlier_members_and_from_a_sampler():
     first = fit(dataclasses.replace(EXACT, steps=20))
     again = fit(init=first, seed=1)
@@ -279,6 +281,7 @@ def test_saving_pickling_and_arviz(network_ensemble, tmp_path):
     assert post.to_arviz().posterior["noise_std"].shape == (1, 8, 1)
 
 
+@pytest.mark.slow
 def test_a_surrogate_of_an_ensemble_serves_acquisition_functions():
     torch = pytest.importorskip("torch")
     pytest.importorskip("botorch")

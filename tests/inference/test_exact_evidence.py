@@ -29,6 +29,7 @@ def system(n, keep=True):
     return IterativeSystem(matern, x, np.ones(n), noise, 1e-8, keep), matern(x, x) + np.diag(noise)
 
 
+@pytest.mark.slow
 def test_log_determinants_are_unbiased_with_honest_errors():
     """64 estimates of 8 probes each: their mean, and the spread of their errors in own units."""
     own, matrix = system(500)

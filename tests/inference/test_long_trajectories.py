@@ -64,6 +64,7 @@ def test_trajectories_cut_short_are_a_random_walk(whole):
     assert widest(whole) / gradients[1] > 2 * widest(cut) / gradients[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("second_half", "expected"), [(False, 256 * 1e-3), (True, 1.5)])
 def test_only_the_first_half_of_the_warm_up_is_held_short(monkeypatch, second_half, expected):
     seen = []

@@ -218,6 +218,7 @@ def test_nothing_is_traced_twice(cls, monkeypatch):
     assert everything(11) - 1 == once
 
 
+@pytest.mark.slow
 def test_batched_chains_sample_the_same_law(monkeypatch):
     monkeypatch.setattr(devices, "chain_layout", lambda: "vmap")
     post = run(bn.HMC(chains=4, warmup=150, draws=300))

@@ -431,6 +431,7 @@ def test_a_chain_that_gradient_noise_heats_says_so():
     assert "raise batch_size" in found[0]
 
 
+@pytest.mark.slow
 def test_many_latents_are_not_taken_for_heat():
     """20,000 weights that the data say little of: an exact sampler, and no temperature to report."""
     x, y = table(12)
@@ -484,6 +485,7 @@ def test_registry_and_support():
         fit(bn.SGHMC(), prior=bn.GaussianProcess("rbf"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [bn.SGHMC(chains=2, warmup=1500, draws=50, thin=20, batch_size=32), bn.DeepEnsemble(5, 800)],

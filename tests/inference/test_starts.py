@@ -102,6 +102,7 @@ def test_a_line_starts_at_draws_of_the_regression():
     assert f.mean(axis=1).std() == pytest.approx(sd, rel=0.4)
 
 
+@pytest.mark.slow
 def test_other_laws_of_the_noise_and_known_variances():
     two = bn.NetworkPrior(bn.MLP((20, 20)), in_dim=1, out_dim=2)
     law = Law(line, 5.0, noise=6.0)

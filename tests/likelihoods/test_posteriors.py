@@ -109,6 +109,7 @@ def test_heteroscedastic():
     check(post, law, nodes, weights, np.array([-0.5, 0.9, 1.0]))
 
 
+@pytest.mark.slow
 def test_poisson_with_weights():
     counts, weight = np.array([0, 0, 1, 1, 0, 4, 6]), np.array([1.0, 0.5, 0, 2, 1, 1, 0.3])
 

@@ -64,6 +64,7 @@ def test_convolution_is_that_of_torch(side, padding, stride):
 LENETS = {(8, 8, 1): (2, 2), (28, 28, 1): (2, 0), (32, 33, 3): (0, 0), (12, 9, 2): (2, 2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "parameterization"),
     [(shape, "ntk") for shape in LENETS] + [((8, 8, 1), "standard")],

@@ -60,6 +60,7 @@ def infinitely_wide_variance(x, depth):
     return 0.5 * q + 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "depth"), [(20, 1), (100, 1), (20, 12)])
 def test_prior_variance_is_that_of_wide_networks_at_any_width_and_depth(width, depth):
     """E f(x)^2 is the same at any width, exactly, for relu; and bounded in the depth."""

@@ -201,6 +201,7 @@ def test_many_tables_are_the_tables_one_by_one(pfn):
         pfn.predict_many(x, y, new, ensemble=0)
 
 
+@pytest.mark.slow
 def test_paths_are_drawn_by_views_in_turn(pfn):
     posterior = pfn.fit(X, Y, ensemble=4)
     paths = posterior.sample_paths(NEW, 128, seed=3)

@@ -42,6 +42,7 @@ def write_csv(path, header, rows):
     return path
 
 
+@pytest.mark.slow
 def test_train_and_predict_on_the_command_line(tmp_path):
     (tmp_path / "run.toml").write_text(RUN)
     weights = tmp_path / "w.safetensors"

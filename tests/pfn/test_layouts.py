@@ -69,6 +69,7 @@ def test_bfloat16_is_for_the_products_of_layers_alone():
     assert counted["bfloat16"][0] >= 3 * (2 * 6 + 2 * 2 + 6) - 6
 
 
+@pytest.mark.slow
 def test_gradients_in_bfloat16_are_those_in_float32_to_its_rounding():
     network, loss, _ = problem("float32")
     from bayesnet.pfn.precision import rounded

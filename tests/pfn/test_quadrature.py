@@ -17,8 +17,8 @@ from bayesnet.pfn.quadrature import FEW, KEPT, QuadratureNetwork
 from bayesnet.pfn.quadrature_run import objective_of, train_quadrature
 from bayesnet.pfn.quadrature_training import divergence
 from bayesnet.pfn.settings import Training
-from bayesnet.pfn.tasks import Mixture, Tasks
 from bayesnet.pfn.stepper import FIRST, LONGEST
+from bayesnet.pfn.tasks import Mixture, Tasks
 from bayesnet.pfn.transformer import pad_columns
 from bayesnet.priors.covariance import Named
 

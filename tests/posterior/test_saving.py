@@ -41,6 +41,7 @@ def test_a_loaded_posterior_is_the_same(small_posterior, saved):
     assert again.states == ()
 
 
+@pytest.mark.slow
 def test_row_variances_known_noise_and_laws_survive(tmp_path):
     x, y = np.arange(6.0)[:, None], np.arange(6.0)
     prior = bn.NetworkPrior(bn.MLP((3,)))
@@ -229,6 +230,7 @@ class Wave(eqx.Module):
         return self.wave(self.linear(x)).sum(keepdims=True)
 
 
+@pytest.mark.slow
 def test_a_foreign_network_is_passed_back(tmp_path):
     module = Wave(4, jax.random.key(0))
     x = np.linspace(-1, 1, 6)[:, None]

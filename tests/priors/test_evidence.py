@@ -39,6 +39,7 @@ def test_gpytorch_kernels_have_an_evidence_too():
     assert float(got) == pytest.approx(float(same), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_random_hyper_parameters_against_quadrature():
     dist = pytest.importorskip("numpyro.distributions")
     process = bn.GaussianProcess("rbf", bn.LogNormal(0.2, 0.7), dist.Gamma(3.0, 2.0))

@@ -26,6 +26,7 @@ def linear():
     return match_family(prior, target, BOX, steps=300, num_functions=64, num_points=24)
 
 
+@pytest.mark.slow
 def test_the_map_of_a_linear_network_is_found(linear) -> None:
     """log sd of weights = log(sqrt(d) / l), for all lengthscales of the law."""
     for length in (0.6, 1.2, 2.4):

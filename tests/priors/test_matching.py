@@ -127,6 +127,7 @@ def test_increments_see_roughness_that_values_hide(rule) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [Sliced(curvature=0.5), Energy(), Critic()])
 def test_gradient_of_the_loss_is_its_finite_difference(rule) -> None:
     target = gp_functions(1.0, 1, 40)
@@ -272,6 +273,7 @@ def test_a_matched_deep_network_is_at_the_floor_of_the_neutral_measures(
     assert abs(report.measures["auc"]["after"] - 0.5) < 0.06
 
 
+@pytest.mark.slow
 def test_a_second_match_does_not_trace_again(monkeypatch) -> None:
     traces = []
     original = Sliced.loss
@@ -322,6 +324,7 @@ def test_several_outputs_and_inputs() -> None:
     assert "radius" in str(match.report(num_draws=40, num_regions=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", ["energy", "sliced", Critic((8,), first_steps=5)])
 def test_a_diverging_run_says_so_and_returns_the_best_prior(distance) -> None:
     with pytest.warns(ConvergenceWarning, match="learning_rate"):
@@ -415,6 +418,7 @@ def test_a_law_without_parameters_cannot_be_matched() -> None:
 # --- report
 
 
+@pytest.mark.slow
 def test_the_report_finds_where_the_match_is_bad() -> None:
     """A target that is wild on the right only: the network cannot be right on both sides."""
 
@@ -433,6 +437,7 @@ def test_the_report_finds_where_the_match_is_bad() -> None:
         assert row["floor"] <= row["after"] + 0.1
 
 
+@pytest.mark.slow
 def test_the_report_says_when_the_classifier_is_missing(monkeypatch) -> None:
     from bayesnet._errors import MissingExtraError
     from bayesnet.diagnostics import neutral

@@ -118,6 +118,7 @@ def test_a_plateau_is_seen_after_patience_and_the_rate_cools_down() -> None:
     assert not any(never.sees(s, np.full(4, 1.0)) for s in range(50, 5000, 50))
 
 
+@pytest.mark.slow
 def test_a_match_stops_where_the_distance_no_longer_falls() -> None:
     """A target that the network can be: two numbers to find, long before 3,000 steps."""
     prior = bn.NetworkPrior(bn.MLP(()))

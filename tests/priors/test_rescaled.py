@@ -81,6 +81,7 @@ def test_latents_are_the_base_then_lengthscales_then_variance() -> None:
     assert np.isfinite(wild).all()
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_differences() -> None:
     prior = bn.RescaledPrior(bn.NetworkPrior(bn.MLP((4,)), in_dim=2), LENGTH, SCALE)
     with jax.enable_x64(True):
@@ -176,6 +177,7 @@ def test_match_rescaled_refuses(arguments, message) -> None:
         bn.match_rescaled(linear_base(), given.pop("kernel"), bn.Box([-1, -1], [1, 1]), **given)
 
 
+@pytest.mark.slow
 def test_hmc_over_weights_lengthscale_and_variance_is_the_quadrature() -> None:
     """Fixed features: given (l, variance) it is linear regression, its evidence exact. The
     posterior of the two, and functions averaged over it, by a grid over their latents."""

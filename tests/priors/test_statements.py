@@ -45,6 +45,7 @@ def test_varies_is_a_gaussian_process_in_units_of_the_data():
     assert np.abs((products.mean(0) - expected) / (products.std(0) / np.sqrt(6000))).max() < 5
 
 
+@pytest.mark.slow
 def test_about_means_a_law_and_a_trend_has_its_sign():
     prior = bn.elicit(S.Varies(20.0, amplitude=3.0, around=0.0, trend="down"), X=X)
     far = np.array([[-3000.0], [3000.0]])
@@ -235,6 +236,7 @@ def test_any_coordinates_give_the_same_functions():
         scaled.with_scaling(Scaling.identity(1, 2))
 
 
+@pytest.mark.slow
 def test_fit_speaks_the_units_of_its_table(monkeypatch):
     # Stated with other rows, and without y: `fit` re-expresses the statements in its own scaling.
     seen = {}

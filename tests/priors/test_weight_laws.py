@@ -352,6 +352,7 @@ SLOW = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["hierarchical"] + [pytest.param(n, marks=pytest.mark.slow) for n in SLOW],

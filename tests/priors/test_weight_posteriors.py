@@ -121,6 +121,7 @@ def exact_posterior(x, y):
     return Quadrature.of(rows[:, 0], rows[:, 1:]).expect(rows[:, 1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centred", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("n", [20, pytest.param(5000, marks=pytest.mark.slow)])
 def test_centred_and_not_they_sample_the_exact_posterior(n, centred):

@@ -89,6 +89,7 @@ def test_curves_go_on_rising_beyond_what_they_cover(curve):
     assert np.isfinite(slopes).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("curve", "shape"),
     [

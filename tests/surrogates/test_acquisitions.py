@@ -90,6 +90,7 @@ def test_scalarized_acquisition(make):
     assert torch.isfinite(sampled(X)).all()
 
 
+@pytest.mark.slow
 def test_two_objectives(make):
     models = ModelList(make.surrogate(seed=0), make.surrogate(seed=1))
     reference = torch.zeros(2, dtype=torch.double)

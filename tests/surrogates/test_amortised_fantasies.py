@@ -66,6 +66,7 @@ def t(a):
     return torch.as_tensor(a)
 
 
+@pytest.mark.slow
 def test_members_are_conditioned_and_reweighted_exactly(model):
     new = model.condition_on_observations(t(NEW), t(NEW_Y))
     weight, mean, variance = by_hand(model, NEW, NEW_Y, AT.numpy())

@@ -93,6 +93,7 @@ def test_gradients_in_candidates(model, added):
     np.testing.assert_allclose((at.grad * step).sum(), central, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_batches_are_optimised_and_fantasies_conditioned(model):
     best = model.train_targets.max()
     acqf = qLogExpectedImprovement(model, best_f=best)
