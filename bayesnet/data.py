@@ -313,13 +313,14 @@ def make_data(
     size = bucket_size(n) if pad else n
 
     def padded(a: np.ndarray | None, kind: Any = dtype) -> Any:
-        return None if a is None else jnp.asarray(pad_rows(a, size), kind)
+        # Cast by NumPy: a table of a PFN is read in less time than JAX takes for that.
+        return None if a is None else jnp.asarray(pad_rows(a, size).astype(kind))
 
     absent = np.isnan(y)
     rows = Rows(
         x=padded(scaling.x_in(x)),
         y=padded(np.where(absent, 0.0, scaling.y_in(y))),
-        mask=jnp.arange(size) < n,
+        mask=jnp.asarray(np.arange(size) < n),
         y_var=padded(None if y_var is None else y_var / scaling.y_scale**2),
         weight=padded(weight),
         observed=padded(~absent if absent.any() else None, bool),

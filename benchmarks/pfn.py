@@ -1,6 +1,7 @@
 """The shipped PFN beside exact and fitted Gaussian processes, on tables drawn from its prior.
 
-    python benchmarks/pfn.py [--weights FILE] [--tables 12] [--bayes 4] [--dims 1 2 4] [--speed]
+    python benchmarks/pfn.py [--weights FILE] [--tables 12] [--bayes 4] [--dims 1 2 4]
+    taskset -c 0 python benchmarks/pfn.py --speed one; python benchmarks/pfn.py --speed many
     python benchmarks/pfn.py --amortised --dims 1 2 3 4      (`bn.AmortisedProcess` in its place)
 
 Accuracy: `log p(y)` of 32 x 16 targets a table, beside the exact law given the true
@@ -10,7 +11,7 @@ lengthscale a column (4 starts); "bayes": the true prior, hyper-parameters drawn
 kernel of each table, which the others are not. Differences are paired. Probability transforms of
 targets that the exact law draws are uniform over tables if a method is calibrated. All in the coordinates
 of the prior, without scaling. Speed (only on a quiet machine, both sides on the cores that `taskset` gives): new
-tables of 100 rows and 1,000 queries, beside BoTorch's fit and prediction and NUTS over the hyper-parameters, and
+tables of 100 rows and 1,000 queries, beside BoTorch's fit and prediction and numpyro's NUTS over the hyper-parameters, and
 1,000 tables in one call beside a loop of BoTorch's fits.
 """
 
@@ -232,7 +233,9 @@ def speed(pfn, configuration, dims=(1, 4, 8), tables=8):
 
             cells.append(interleaved({"pfn": one, "botorch": botorch}, repeats=7))
             if i < 2:
-                cells[-1]["nuts"] = nuts(prior, configuration.tasks.likelihood, x, y, new)
+                name = prior.covariance.name
+                likelihood = configuration.tasks.likelihood
+                cells[-1]["nuts"] = nuts(name, prior, likelihood, x, y, new)
         ratios = {
             side: [c[side] / c["pfn"] for c in cells if side in c] for side in ("botorch", "nuts")
         }
@@ -247,27 +250,62 @@ def speed(pfn, configuration, dims=(1, 4, 8), tables=8):
     return rows
 
 
-def nuts(prior, likelihood, x, y, new):
-    """Seconds of the second of two fits by NUTS over the hyper-parameters, and predictions."""
+def nuts(name, prior, likelihood, x, y, new, draws=256, warmup=500):
+    """Seconds of the second of two runs of numpyro's NUTS over the hyper-parameters, with predictions.
 
-    def run():
-        posterior = bn.fit(
-            prior,
-            x,
-            y,
-            likelihood=likelihood,
-            inference=bn.Exact(hyper="nuts"),
-            scaling=Scaling.identity(x.shape[1], 1),
-            progress=False,
-            warn=False,
-        )
-        prediction = posterior.predict(new)
-        return prediction.mean, prediction.std
+    One chain, float64, 64 of its draws conditioned and predicted with.
+    """
+    import jax.numpy as jnp
+    import numpyro
+    import numpyro.distributions as dist
+    from numpyro.infer import MCMC, NUTS
 
-    run()
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    hyper, noise = prior.covariance.hyper, likelihood.noise_std
+    laws = {
+        "lengthscale": hyper["lengthscale"],
+        "outputscale": hyper["outputscale"],
+        "noise": noise,
+    }
+    with jax.enable_x64(True):
+        x, y, new = jnp.asarray(x), jnp.asarray(y), jnp.asarray(new)
+
+        def kernel(h, a, b):
+            square = jnp.sum(((a[:, None] - b) / h["lengthscale"]) ** 2, axis=-1)
+            if name == "rbf":
+                return h["outputscale"] * jnp.exp(-0.5 * square)
+            r = jnp.sqrt(5 * jnp.maximum(square, 1e-30))
+            return h["outputscale"] * (1 + r + r**2 / 3) * jnp.exp(-r)
+
+        def gram(h):
+            return kernel(h, x, x) + (h["noise"] ** 2 + 1e-7) * jnp.eye(len(x))
+
+        def model():
+            h = {
+                k: numpyro.sample(k, dist.LogNormal(jnp.asarray(v.loc), v.scale))
+                for k, v in laws.items()
+            }
+            numpyro.sample("y", dist.MultivariateNormal(covariance_matrix=gram(h)), obs=y)
+
+        @jax.jit
+        def law(h):
+            factor = jnp.linalg.cholesky(gram(h))
+            cross = kernel(h, x, new)
+            solved = jax.scipy.linalg.solve_triangular(factor, cross, lower=True)
+            e = jax.scipy.linalg.solve_triangular(factor, y, lower=True)
+            return solved.T @ e, h["outputscale"] + h["noise"] ** 2 - jnp.sum(solved**2, axis=0)
+
+        sampler = MCMC(NUTS(model), num_warmup=warmup, num_samples=draws, progress_bar=False)
+
+        def run(seed):
+            sampler.run(jax.random.key(seed))
+            found = sampler.get_samples()
+            for i in range(0, draws, draws // 64):
+                jax.block_until_ready(law(jax.tree.map(lambda a, i=i: a[i], found)))
+
+        run(0)
+        start = time.perf_counter()
+        run(0)
+        return time.perf_counter() - start
 
 
 def many(pfn, configuration, sizes=(20, 50, 100), tables=1000, loop=24):
@@ -308,7 +346,7 @@ def main() -> None:
     parser.add_argument("--bayes", type=int, default=4)
     parser.add_argument("--dims", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
-    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--speed", nargs="*", choices=["one", "many"], default=None)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     kind = bn.AmortisedProcess if options.amortised else bn.PFN
@@ -316,9 +354,10 @@ def main() -> None:
     pfn = (kind.load if name.endswith(".safetensors") else kind.from_pretrained)(name)
     results = {"card": {k: v for k, v in pfn.card.items() if k not in ("certificate", "outside")}}
     configuration = read_configuration("gp")
-    if options.speed:
-        found = {"one": speed(pfn, configuration), "many": many(pfn, configuration)}
-        write("pfn_speed", results | found)
+    if options.speed is not None:
+        for part in options.speed or ("one", "many"):
+            found = (speed if part == "one" else many)(pfn, configuration)
+            write(f"pfn_speed_{part}", results | {"speed": found})
         return
     found = accuracy(
         pfn,

@@ -152,7 +152,7 @@ class QuadratureNetwork(eqx.Module):
         law, told = self.reader.narrowed(columns).read(x, y, mask, used[:columns])
         places = self.few if len(x) <= FEW else self.many
         d = used.sum().astype(int)
-        kinds, each, _ = places.z.shape
+        each = places.z.shape[1]
         std = WIDER * jnp.exp(law.log_std)
         # Of every kind the most probable components, in this order, over and over.
         rank = jnp.argsort(-(law.log_weight[:, None] + law.log_part), axis=0)

@@ -71,22 +71,6 @@ def test_the_gap_is_the_spread_over_orders_of_one_density(network):
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
-@pytest.mark.slow
-def test_training_closes_most_of_the_gap():
-    pfn = bn.PFN.from_pretrained("heavy")  # bars: a quadrature has exact processes, trained or not
-    fresh = type(pfn)(random_network(pfn), pfn.bars, pfn.card)
-    trained, random = (p.fit(X, Y, warn=False).order_gap(NEW)[0] for p in (pfn, fresh))
-    assert 0 < trained < random
-
-
-def random_network(pfn):
-    """The same network with its weights in random order: of the same sizes, and untrained."""
-    rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda a: jnp.asarray(rng.permutation(np.asarray(a).ravel()).reshape(a.shape)), pfn.network
-    )
-
-
 def test_paths_are_differentiable_in_the_points_with_fixed_uniforms(exact):
     u = jnp.asarray([0.2, 0.7, 0.4])
     context = pad_context(exact.pfn, exact.data.x, exact.data.y, extra=3)
