@@ -45,6 +45,7 @@ def by_loo():
     return bn.compare_priors(priors, X, Y, likelihood=LIKELIHOOD, inference=method, seed=2)
 
 
+@pytest.mark.slow
 def test_loo_of_linear_networks_is_that_of_the_process(by_loo):
     exact = {
         "scaled": gp_loo(linear_kernel, XS, YS, NOISE / Y.std()) - np.log(Y.std()),

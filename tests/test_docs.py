@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# Pages whose blocks match or fit several networks, or draw jointly from a PFN.
+# Pages whose blocks fit several models: together they take minutes.
 LONG = (
     "hmc",
     "targets",
@@ -21,6 +21,11 @@ LONG = (
     "pfn",
     "pfn-classification",
     "process-classes",
+    "surrogates",
+    "sghmc",
+    "scale-mixtures",
+    "infinite-width",
+    "predictions",
 )
 RUNNABLE = [
     pytest.param(

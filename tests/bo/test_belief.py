@@ -86,6 +86,7 @@ def test_beliefs_that_cannot_be(model):
         bn.bo.suggest(model, BOX, acquisition="ucb", belief=NormalBelief((0.0,), 1.0))
 
 
+@pytest.mark.slow
 def test_a_step_with_a_pfn():
     state = bn.bo.LoopState(np.array(BOX), bn.bo.LoopSettings(PFN))
     state = state.update(X, Y)

@@ -77,8 +77,9 @@ def test_network(kind):
     close(again.apply(params, x), out)
 
 
-# The laws that take longest to compile: on the smallest network in the fast suite.
+# The laws that take longest to compile: on the smallest network in the fast suite, or not there.
 LONG_LAWS = ("flow", "horseshoe", "laplace", "student_t")
+LONGEST_LAWS = ("flow", "horseshoe")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,9 @@ LONG_LAWS = ("flow", "horseshoe", "laplace", "student_t")
         pytest.param(
             name,
             kind,
-            marks=[pytest.mark.slow] if name in LONG_LAWS and kind != "linear" else [],
+            marks=[pytest.mark.slow]
+            if name in LONGEST_LAWS or (name in LONG_LAWS and kind != "linear")
+            else [],
         )
         for name in WEIGHT_LAWS
         for kind in NETWORKS

@@ -143,6 +143,7 @@ def test_random_last_layer_over_fixed_features(method):
     check_functions(post, post.predict(x_new).values[:, :, 0], mean, cov, 0.04)
 
 
+@pytest.mark.slow
 def test_learned_noise_against_quadrature_over_its_level(method):
     rng = np.random.default_rng(4)
     x = rng.uniform(-2, 2, (12, 1))
@@ -174,6 +175,7 @@ def test_learned_noise_against_quadrature_over_its_level(method):
     agree(chains(post, sampled), rule.expect(density))
 
 
+@pytest.mark.slow
 def test_a_skewed_posterior_against_quadrature(method):
     """f(x) = exp(w) x: neither Gaussian nor symmetric, so a wrong accept step would show."""
 

@@ -215,6 +215,7 @@ class Counting:
         return (x @ params["w"][:2] + params["w"][2])[:, None]
 
 
+@pytest.mark.slow
 def test_one_program_for_all_members_steps_and_rates(monkeypatch):
     monkeypatch.setattr(devices, "cpu_count", lambda: 2)
 

@@ -48,6 +48,7 @@ def problem(likelihood, y, outputs, size, scale=None):
     return params, bound, given, rows
 
 
+@pytest.mark.slow
 def test_with_all_rows_and_gaussian_noise_the_best_bound_is_the_evidence():
     y = np.sin(X[:15, :1]) + 0.3
     with jax.enable_x64(True):

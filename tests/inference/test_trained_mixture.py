@@ -99,6 +99,7 @@ def finite(width):
     return bn.NetworkPrior(KERNEL.finite(width, 2).network, weights, in_dim=2, units="data")
 
 
+@pytest.mark.slow
 def test_members_keep_the_scale_they_drew():
     method = bn.DeepEnsemble(members=3, steps=30, hold_scales=True)
     held = bn.fit(finite(4), X, Y, likelihood=NOISE, inference=method, warn=False)

@@ -55,6 +55,7 @@ def test_protocol_and_copies(name):
         assert (values > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_density_of_the_sampler_is_that_of_the_predictions(name):
     _, bound, data = cases.bind(*CASES[name][:2])

@@ -58,6 +58,7 @@ def test_the_gap_is_there_for_a_network_and_not_for_a_process(exact, network):
     np.testing.assert_allclose(both[0], gap[0], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_gap_is_the_spread_over_orders_of_one_density(network):
     draws = network.sample_paths(NEW, 4, seed=4)
     targets = network.data.scaling.y_in(draws)[..., 0]

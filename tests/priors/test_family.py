@@ -94,6 +94,7 @@ def _box():
     return as_point_law(bn.Box(-1.0, 1.0), 1)
 
 
+@pytest.mark.slow
 def test_a_posterior_over_hyperparameters(linear) -> None:
     """The exact posterior of the lengthscale on a grid, beside that of HMC in the latents."""
     rng = np.random.default_rng(3)

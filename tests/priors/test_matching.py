@@ -101,6 +101,7 @@ def gp_functions(lengthscale: float, key: int, num: int = 256, scale: float = 1.
     return scale * GaussianProcess("rbf", lengthscale).sample(jax.random.key(key), x, num)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(DISTANCES))
 def test_a_distance_is_small_for_equal_laws_and_grows_with_the_difference(name: str) -> None:
     rule = Critic() if name == "critic" else DISTANCES[name]()

@@ -70,6 +70,7 @@ def test_the_posterior_of_one_weight_is_that_of_quadrature(name):
 # --- centred and non-centred ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centred", [1.0, 0.4])
 @pytest.mark.parametrize("recipe", ["lognormal", "inverse_gamma"])
 def test_the_sampling_form_has_the_density_of_the_prior(recipe, centred):
