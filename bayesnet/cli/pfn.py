@@ -71,8 +71,7 @@ def train_command(
     from bayesnet.pfn.amortised import train_process
     from bayesnet.pfn.classifier import train_classifier
     from bayesnet.pfn.configurations import read_configuration
-    from bayesnet.pfn.pfn import train_tasks
-    from bayesnet.pfn.quadrature_run import train_quadrature
+    from bayesnet.pfn.pfn import train_quadrature, train_tasks
 
     configuration = read_configuration(config)
     asked = {"steps": steps, "seed": seed, "precision": precision, "devices": devices}

@@ -18,11 +18,11 @@ from bayesnet._errors import FileFormatError, InputError, UnsupportedError
 from bayesnet._types import Array, ArrayLike, Float, PyTree
 from bayesnet.data import Scaling
 from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.pfn.context import pad_context
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.importance import WIDER, HyperProposal, Weighted, systematic, weigh
 from bayesnet.pfn.joint_tasks import JointTasks
 from bayesnet.pfn.loop import run_loop
-from bayesnet.pfn.posterior import pad_context
 from bayesnet.pfn.proposal import ProposalNetwork, ProposedLaw
 from bayesnet.pfn.proposal_training import ProposalObjective, ProposalState
 from bayesnet.pfn.settings import Training

@@ -8,16 +8,8 @@ import jax.numpy as jnp
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Bool, Float, Int, Key
-from bayesnet.pfn.transformer import (
-    PER_COLUMN,
-    AttentionLayer,
-    Cache,
-    decode_rows,
-    embed_inputs,
-    encode_rows,
-    linear,
-    normalise,
-)
+from bayesnet.pfn.attention import AttentionLayer, linear, normalise
+from bayesnet.pfn.transformer import PER_COLUMN, Cache, decode_rows, embed_inputs, encode_rows
 
 # The logit of a class that a table does not have.
 NEVER = -1e9

@@ -19,7 +19,7 @@ from bayesnet.data import as_matrix
 from bayesnet.likelihoods.labels import LabelLaw
 from bayesnet.pfn.class_network import ClassTransformer
 from bayesnet.pfn.class_views import View, make_views
-from bayesnet.pfn.posterior import chunks
+from bayesnet.pfn.context import chunks
 from bayesnet.pfn.transformer import pad_columns
 from bayesnet.posterior import ClassPrediction
 

@@ -40,7 +40,7 @@ DECODERS = ("bars", "quadrature", "process", "classes")
 
 @dataclass(frozen=True)
 class Quadrature:
-    """Arguments of `quadrature_run.train_quadrature`."""
+    """Arguments of `quadrature_run.run_quadrature`."""
 
     nodes: int = 2
     start: str | None = None

@@ -8,10 +8,10 @@ from typing import Any
 import equinox as eqx
 
 from bayesnet._types import Array
+from bayesnet.pfn.attention import IN_BFLOAT16, AttentionLayer
 from bayesnet.pfn.precision import rounded
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.sharding import replicated
-from bayesnet.pfn.transformer import IN_BFLOAT16, AttentionLayer
 
 
 def descend(

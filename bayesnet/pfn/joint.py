@@ -11,7 +11,7 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Float
-from bayesnet.pfn.posterior import pad, pad_context
+from bayesnet.pfn.context import pad, pad_context
 from bayesnet.pfn.transformer import Transformer, pad_columns
 
 # Numbers of points to which joint laws are padded.

@@ -14,8 +14,9 @@ from bayesnet.data import as_matrix
 from bayesnet.devices import current_platform, run_side_by_side
 from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
+from bayesnet.pfn.context import CHUNKS, pad, pad_context
 from bayesnet.pfn.ensemble import PFNEnsemble
-from bayesnet.pfn.posterior import CHUNKS, PFNPosterior, pad, pad_context
+from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.transformer import Transformer, pad_columns
 from bayesnet.posterior.prediction import Prediction

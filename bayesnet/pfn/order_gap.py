@@ -15,8 +15,8 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Float
+from bayesnet.pfn.context import pad_context
 from bayesnet.pfn.joint import check_room, sample_paths
-from bayesnet.pfn.posterior import pad_context
 from bayesnet.pfn.transformer import Transformer, pad_columns
 
 # Tables of one call of the program.

@@ -143,8 +143,6 @@ class PFN:
             raise unknown_name("decoder", decoder, DECODERS)
         tasks, training = tasks_of(prior, likelihood, inputs, dims, knobs)
         if decoder == "quadrature":
-            from bayesnet.pfn.quadrature_run import train_quadrature
-
             if isinstance(tasks, JointTasks):
                 raise UnsupportedError("A NumpyroModel has no kernel to condition: decoder='bars'.")
             return train_quadrature(tasks, training, name, folder=folder, progress=progress)
@@ -232,6 +230,14 @@ def train_tasks(
     """Train on `tasks`; see `PFN.train`."""
     state = run(tasks, training, folder=folder, progress=progress)
     return PFN(state.network, state.bars, make_card(tasks, training, name))
+
+
+def train_quadrature(tasks: Tasks, training: Training, name: str, **knobs: Any) -> PFN:
+    """Train a quadrature on `tasks`; arguments as of `quadrature_run.run_quadrature`."""
+    from bayesnet.pfn.quadrature_run import run_quadrature
+
+    state, card = run_quadrature(tasks, training, name, **knobs)
+    return PFN(state.network, state.bars, card)
 
 
 def _cast(pfn: PFN, dtype: Any) -> PFN:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,14 +17,12 @@ from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import Data, as_matrix
 from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
+from bayesnet.pfn.context import CHUNKS, chunks, pad_context
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.transformer import Transformer, pad_columns
 from bayesnet.posterior.prediction import Prediction
 
-# Query rows of one call of the compiled program; what is left is padded to the smaller one. Few
-# sizes, so that a row has the same answer (to the last bit, below 129 rows) whatever comes with it.
-CHUNKS = (128, 1024)
 # Scaled inputs beyond this were next to never seen in training.
 FAR = 6.0
 
@@ -190,33 +187,6 @@ def warn_of_far(scaled: np.ndarray) -> None:
             f"the table: the PFN was trained within about {FAR:.0f}, and extrapolates there.",
             stacklevel=3,
         )
-
-
-def pad_context(
-    pfn: Any, x: np.ndarray, y: np.ndarray, extra: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """x (b, D), y (m, b), mask (b,) and used columns (D,), b the bucket of n + extra rows."""
-    n = len(x)
-    size = next((b for b in pfn.card["buckets"] if n + extra <= b), n + extra)
-    padded, used = pad_columns(np.asarray(x, np.float32), pfn.network.max_dim)
-    rows = np.zeros((size, padded.shape[1]), np.float32)
-    rows[:n] = padded
-    targets = np.zeros((y.shape[1], size), np.float32)
-    targets[:, :n] = y.T
-    mask = np.arange(size) < n
-    return rows, targets, mask, used
-
-
-def chunks(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """The rows of `x` in blocks of a few sizes, the last one padded, each with its number of rows."""
-    for start in range(0, len(x), CHUNKS[-1]):
-        rows = x[start : start + CHUNKS[-1]]
-        yield pad(rows, next(c for c in CHUNKS if len(rows) <= c)), len(rows)
-
-
-def pad(a: np.ndarray, size: int) -> np.ndarray:
-    """`a` (n, ...) with zeros up to `size` rows."""
-    return np.concatenate([a, np.zeros((size - len(a), *a.shape[1:]), a.dtype)])
 
 
 @eqx.filter_jit

@@ -9,14 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from bayesnet._types import Array, Bool, Float, Key
-from bayesnet.pfn.transformer import (
-    PER_COLUMN,
-    AttentionLayer,
-    embed_inputs,
-    linear,
-    normalise,
-    with_null,
-)
+from bayesnet.pfn.attention import AttentionLayer, linear, normalise
+from bayesnet.pfn.transformer import PER_COLUMN, embed_inputs, with_null
 
 # Gaussians of the mixture that is proposed, and the range of the logs of their sds.
 COMPONENTS = 4

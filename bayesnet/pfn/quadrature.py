@@ -34,6 +34,7 @@ from bayesnet.pfn.node_algebra import (
     solved_of,
     totals,
 )
+from bayesnet.pfn.nodes import Conditioned, Nodes
 from bayesnet.pfn.places import Places
 from bayesnet.pfn.proposal import COMPONENTS, ProposalNetwork, ProposedLaw
 from bayesnet.pfn.stepper import Stepper
@@ -44,37 +45,6 @@ _SOFT, _LEAST = 0.3, 1e-6
 _HALF_LOG_2PI = 0.9189385332046727
 # Tables of more rows than FEW, whose hyper-parameters are better known, have KEPT nodes of each kind.
 FEW, KEPT = 20, 3
-
-
-class Nodes(eqx.Module):
-    """Hyper-parameters of p kinds of processes at n nodes each.
-
-    `log_share` (p, n): log weights without prior density and evidence; `z` (p, n, k): latents in the
-    slots of the family; `odds` (p, n, d): log odds that a column has an effect; `std` (p, n, k): how far the reader is
-    from sure of the latents; `told` (w,): what the reader says of the table.
-    """
-
-    log_share: Float[Array, "p n"]
-    z: Float[Array, "p n k"]
-    odds: Float[Array, "p n d"]
-    std: Float[Array, "p n k"]
-    told: Float[Array, " w"]
-
-
-class Conditioned(eqx.Module):
-    """What a table leaves behind: nodes with their weights, and the solved covariances.
-
-    `log_weight` (p, n), normalised; `z` (p, n, k) and `gates` (p, n, d): the nodes; `solved`
-    (p, n, r): the inverse covariance of the rows times y; `root` (p, n, r, r): the inverse of its
-    Cholesky factor; `x` (r, d): the rows.
-    """
-
-    log_weight: Float[Array, "p n"]
-    z: Float[Array, "p n k"]
-    gates: Float[Array, "p n d"]
-    solved: Float[Array, "p n r"]
-    root: Float[Array, "p n r r"]
-    x: Float[Array, "r d"]
 
 
 class QuadratureNetwork(eqx.Module):

@@ -13,7 +13,8 @@ import numpy as np
 from bayesnet._types import Array, Float
 from bayesnet.data import Data
 from bayesnet.pfn.node_algebra import joint_at
-from bayesnet.pfn.quadrature import Conditioned, QuadratureNetwork
+from bayesnet.pfn.nodes import Conditioned
+from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.posterior.process_prediction import ProcessPrediction
 
 # What a table leaves behind, the mask of its rows, and the columns used.

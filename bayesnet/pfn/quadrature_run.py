@@ -9,9 +9,8 @@ from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.pfn.amortised import AmortisedProcess
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.loop import run_loop
-from bayesnet.pfn.pfn import PFN
 from bayesnet.pfn.quadrature_training import QuadratureObjective
-from bayesnet.pfn.settings import Training
+from bayesnet.pfn.settings import State, Training
 from bayesnet.pfn.setup import make_card
 from bayesnet.pfn.tasks import Tasks
 
@@ -44,7 +43,7 @@ def objective_of(
     return QuadratureObjective(tasks, family, training, nodes, known.network)
 
 
-def train_quadrature(
+def run_quadrature(
     tasks: Tasks,
     training: Training,
     name: str,
@@ -53,8 +52,8 @@ def train_quadrature(
     start: str | None = None,
     folder: str | Path | None = None,
     progress: Any = None,
-) -> PFN:
-    """Train on `tasks`; see `PFN.train`."""
+) -> tuple[State, dict[str, Any]]:
+    """Train on `tasks`: the last state, and its card; see `PFN.train`."""
     objective = objective_of(tasks, training, nodes=nodes, start=start)
     state = run_loop(objective, folder=folder, progress=progress)
-    return PFN(state.network, state.bars, make_card(tasks, training, name) | {"start": start})
+    return state, make_card(tasks, training, name) | {"start": start}

@@ -20,8 +20,9 @@ from bayesnet._types import Array, Float
 from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.checkpoint import signature
 from bayesnet.pfn.family import ProcessFamily
+from bayesnet.pfn.nodes import Nodes
 from bayesnet.pfn.proposal import ProposalNetwork
-from bayesnet.pfn.quadrature import Nodes, QuadratureNetwork
+from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.settings import State, Training
 from bayesnet.pfn.tasks import Batch, Tasks
 from bayesnet.pfn.train import (

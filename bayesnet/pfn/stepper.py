@@ -7,14 +7,13 @@ through the derivatives of the slopes.
 
 from __future__ import annotations
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from bayesnet._types import Array, Float, Key
-from bayesnet.pfn.transformer import linear
+from bayesnet.pfn.attention import linear
+from bayesnet.pfn.nodes import Nodes
 
 # Neurons; the first step, as a share of the squared sd times the slope; the longest, in sds.
 HIDDEN, FIRST, LONGEST = 64, 0.3, 2.0
@@ -42,8 +41,8 @@ class Stepper(eqx.Module):
         )
 
     def __call__(
-        self, nodes: Any, by_z: Float[Array, "p n k"], by_odds: Float[Array, "p n d"]
-    ) -> Any:
+        self, nodes: Nodes, by_z: Float[Array, "p n k"], by_odds: Float[Array, "p n d"]
+    ) -> Nodes:
         """`nodes`, moved, given the slopes of their log posterior density."""
         slope = jnp.arcsinh(jnp.where(jnp.isfinite(by_z), nodes.std * by_z, 0.0))
         column = jnp.arcsinh(jnp.where(jnp.isfinite(by_odds), by_odds, 0.0))
@@ -53,8 +52,9 @@ class Stepper(eqx.Module):
         step = h @ self.out
         slots = nodes.z.shape[-1]
         along = LONGEST * jnp.tanh((FIRST * slope + step[..., :slots]) / LONGEST)
-        return eqx.tree_at(
+        moved: Nodes = eqx.tree_at(
             lambda n: (n.z, n.odds),
             nodes,
             (nodes.z + nodes.std * along, nodes.odds + LONGEST * jnp.tanh(step[..., slots:])),
         )
+        return moved

@@ -106,7 +106,7 @@ CLASSES = {
     "ClassPosterior": "bayesnet.pfn.class_posterior",
     "ClassTransformer": "bayesnet.pfn.class_network",
     "Transformer": "bayesnet.pfn.transformer",
-    "AttentionLayer": "bayesnet.pfn.transformer",
+    "AttentionLayer": "bayesnet.pfn.attention",
     "Bars": "bayesnet.pfn.bars",
     "Gamma": "bayesnet.priors.variance_laws",
     "BurrXII": "bayesnet.priors.variance_laws",

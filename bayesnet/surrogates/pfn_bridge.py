@@ -21,7 +21,8 @@ from torch import Tensor
 
 from bayesnet import devices
 from bayesnet._types import Array
-from bayesnet.pfn.posterior import PFNPosterior, decode, encode, pad_context
+from bayesnet.pfn.context import pad_context
+from bayesnet.pfn.posterior import PFNPosterior, decode, encode
 from bayesnet.pfn.transformer import pad_columns
 from bayesnet.surrogates.bridge import _traced, block_sizes
 

@@ -15,10 +15,11 @@ import pytest
 
 import bayesnet as bn
 from bayesnet.pfn import checkpoint, loop
+from bayesnet.pfn.attention import IN_BFLOAT16
 from bayesnet.pfn.descent import descend
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.train import run
-from bayesnet.pfn.transformer import IN_BFLOAT16, Transformer
+from bayesnet.pfn.transformer import Transformer
 from tests.pfn.test_interfaces import RUN, call
 from tests.pfn.test_training import SMALL, tasks
 
@@ -72,8 +73,8 @@ def test_bfloat16_is_for_the_products_of_layers_alone():
 @pytest.mark.slow
 def test_gradients_in_bfloat16_are_those_in_float32_to_its_rounding():
     network, loss, _ = problem("float32")
+    from bayesnet.pfn.attention import AttentionLayer
     from bayesnet.pfn.precision import rounded
-    from bayesnet.pfn.transformer import AttentionLayer
 
     def low(network):
         return loss(rounded(network, AttentionLayer, IN_BFLOAT16))[0]

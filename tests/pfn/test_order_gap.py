@@ -8,9 +8,9 @@ from scipy import stats
 
 import bayesnet as bn
 from bayesnet.data import Scaling
+from bayesnet.pfn.context import pad_context
 from bayesnet.pfn.joint import path_values
 from bayesnet.pfn.order_gap import log_density
-from bayesnet.pfn.posterior import pad_context
 from tests.pfn.exact import NOISE, exact_pfn, process
 from tests.pfn.small import random_pfn
 

@@ -13,8 +13,9 @@ from bayesnet.pfn.configurations import read_configuration
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.inputs import MixedInputs
 from bayesnet.pfn.node_algebra import evidence_of, explained, inverse_root, matrix
+from bayesnet.pfn.pfn import train_quadrature
 from bayesnet.pfn.quadrature import FEW, KEPT, QuadratureNetwork
-from bayesnet.pfn.quadrature_run import objective_of, train_quadrature
+from bayesnet.pfn.quadrature_run import objective_of
 from bayesnet.pfn.quadrature_training import divergence
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.stepper import FIRST, LONGEST
