@@ -1,6 +1,6 @@
 """The shipped PFN beside exact and fitted Gaussian processes, on tables drawn from its prior.
 
-    python benchmarks/pfn.py [--weights FILE] [--tables 12] [--bayes 4] [--dims 1 2 4]
+    python benchmarks/pfn.py [--weights FILE] [--tables 12] [--bayes 4] [--dims 1 2 4] [--out NAME]
     taskset -c 0 python benchmarks/pfn.py --speed one; python benchmarks/pfn.py --speed many
     python benchmarks/pfn.py --amortised --dims 1 2 3 4      (`bn.AmortisedProcess` in its place)
 
@@ -346,6 +346,7 @@ def main() -> None:
     parser.add_argument("--bayes", type=int, default=4)
     parser.add_argument("--dims", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
+    parser.add_argument("--out", default=None, help="name of the results")
     parser.add_argument("--speed", nargs="*", choices=["one", "many"], default=None)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -368,7 +369,8 @@ def main() -> None:
         options.bayes,
         options.seed,
     )
-    write("pfn_amortised" if options.amortised else "pfn", results | {"accuracy": found})
+    name = options.out or ("pfn_amortised" if options.amortised else "pfn")
+    write(name, results | {"accuracy": found})
 
 
 if __name__ == "__main__":
