@@ -41,6 +41,11 @@ def leaving_the_prior(max_rows: int) -> dict[str, Tasks]:
         "low noise (0.01)": (1.4, 1.0, 0.01),
         "high noise (2)": (1.4, 1.0, 2.0),
         "large variance (16)": (1.4, 16.0, usual),
+        "heavy tails of the variance (inverse gamma, a = b = 1)": (
+            1.4,
+            bn.InverseGamma(1, 1),
+            usual,
+        ),
     }
     return {
         name: Tasks(
