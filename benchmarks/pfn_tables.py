@@ -15,7 +15,7 @@ values; its density is a Gaussian of the residuals' sd by leave-one-out). All on
 accept 10 columns: of tables with more (boston_housing 13, naval 16) they see the first 10 principal components of the
 standardised 30 rows; `GP, same columns` sees these too.
 
-Differences to the maximum-likelihood GP are paired. Two draws share 30 / n of their rows; as by Nadeau and Bengio (2003) that share is taken
+Differences to the maximum-likelihood GP are paired (`without`: draws on which no start of it came to an end, left out). Two draws share 30 / n of their rows; as by Nadeau and Bengio (2003) that share is taken
 for the correlation of the differences. Rows are kept as they are made, by the weights and their training steps: a run that was
 stopped goes on, and other weights are run anew.
 
@@ -141,7 +141,12 @@ def one_draw(arms: Arms, x, y, seed: int) -> dict[str, dict[str, float]]:
         runs["GP, same columns"] = (arms.gpytorch, few)
     unit, found = y.std(), {}
     for name, (run_arm, (a, b)) in runs.items():
-        mean, density, levels = run_arm(a, y[inside], b, y[outside])
+        try:
+            mean, density, levels = run_arm(a, y[inside], b, y[outside])
+        except RuntimeError as error:  # `maximum_likelihood` gave up
+            found[name] = dict.fromkeys(("rmse", "nll", "covered"), float("nan"))
+            print(f"{name}, draw {seed}: {error}", flush=True)
+            continue
         row = {"rmse": float(np.sqrt(np.mean((mean - y[outside]) ** 2)) / unit)}
         if density is not None:
             row["nll"] = float(-density.mean() - np.log(unit))
@@ -159,13 +164,18 @@ def summary(draws: list[dict], size: int) -> None:
                 continue
             mine = np.array([d[name][score] for d in draws])
             base = np.array([d[BASE][score] for d in draws])
-            row[score], row[f"{score} median"] = float(mine.mean()), float(np.median(mine))
+            row[score], row[f"{score} median"] = float(np.nanmean(mine)), float(np.nanmedian(mine))
+            both = ~np.isnan(mine - base)
+            if not both.all():
+                row["without"] = int(np.sum(~both))
+                mine, base = mine[both], base[both]
             if name != BASE and len(draws) > 1:
                 row[f"{score} minus GP"] = float((mine - base).mean())
                 row[f"{score} minus GP, 95 %"] = 1.96 * corrected_error(mine - base, ROWS / size)
                 row[f"{score} below GP"] = float(np.mean(mine < base))
         if "covered" in draws[0][name]:
             share = np.array([d[name]["covered"] for d in draws])
+            share = share[~np.isnan(share)]
             row["covered"] = float(share.mean())
             # The draws are the unit: observations that share 30 rows are not independent.
             row["covered, 95 %"] = 1.96 * float(share.std(ddof=1) / len(share) ** 0.5)
