@@ -11,13 +11,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import Data, as_matrix
 from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
-from bayesnet.pfn.context import CHUNKS, chunks, pad_context
+from bayesnet.pfn.context import chunks, pad_context
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.transformer import Transformer, pad_columns
@@ -72,13 +72,7 @@ class PFNPosterior:
             warn_of_far(scaled)
         if isinstance(self.pfn.network, QuadratureNetwork):
             tables, mask, used = self.processes()
-            found = [
-                np.asarray(quadrature.mixture(self.pfn.network, tables, mask, used, rows))[
-                    :, :count
-                ]
-                for rows, count in chunks(scaled.astype(np.float32))
-            ]
-            numbers = np.concatenate(found, axis=1)
+            numbers = quadrature.at_rows(self.pfn.network, tables, mask, used, scaled)
             return quadrature.prediction(
                 self.data, self.pfn.network, self.processes, scaled, numbers
             )
@@ -160,15 +154,31 @@ class PFNPosterior:
         scores = []
         for first in (0, 1):
             seen, hidden = np.arange(first, n, 2), np.arange(1 - first, n, 2)
-            x, y, mask, used = pad_context(self.pfn, self.data.x[seen], self.data.y[seen])
-            cache = encode(self.pfn.network, x, y, mask, used)
-            padded, _ = pad_columns(self.data.x[hidden], self.pfn.network.max_dim)
-            for start, (rows, count) in enumerate(chunks(padded)):
-                logits, _ = decode(self.pfn.network, self.pfn.bars, cache, mask, rows, used)
-                at = hidden[CHUNKS[-1] * start :][:count]
-                p = self.pfn.law(np.asarray(logits)[:, :count]).cdf(self.data.y[at].T)
-                scores.append(ndtri(np.clip(p, 1e-6, 1 - 1e-6)).ravel())
+            # Padded as the whole table is: no programs of its own.
+            context = pad_context(
+                self.pfn, self.data.x[seen], self.data.y[seen], extra=n - len(seen)
+            )
+            p = self._levels(context, self.data.x[hidden], self.data.y[hidden])
+            scores.append(ndtri(np.clip(p, 1e-6, 1 - 1e-6)).ravel())
         return float(np.mean(np.concatenate(scores) ** 2))
+
+    def _levels(self, context: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The probability transforms (m, q) of scaled targets y (q, m) at rows x, given a padded context."""
+        rows, targets, mask, used = context
+        network = self.pfn.network
+        if isinstance(network, QuadratureNetwork):
+            tables = quadrature.condition(network, rows, targets, mask, used, self.data.in_dim)
+            laws = quadrature.at_rows(network, tables, mask, used, x)[:, :, 0]
+            log_weight, mean, log_std = np.moveaxis(laws.astype(np.float64), 2, 0)
+            each = ndtr((y.T[..., None] - mean) / np.exp(log_std))
+            return np.sum(np.exp(log_weight) * each, axis=-1)
+        cache = encode(network, rows, targets, mask, used)
+        padded, _ = pad_columns(np.asarray(x, np.float32), network.max_dim)
+        logits = [
+            np.asarray(decode(network, self.pfn.bars, cache, mask, block, used)[0])[:, :count]
+            for block, count in chunks(padded)
+        ]
+        return self.pfn.law(np.concatenate(logits, axis=1)).cdf(y.T)
 
     def save(self, path: str | Path) -> None:
         """Write this posterior, weights included, to one file (never a pickle)."""

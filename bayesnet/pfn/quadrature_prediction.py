@@ -12,6 +12,7 @@ import numpy as np
 
 from bayesnet._types import Array, Float
 from bayesnet.data import Data
+from bayesnet.pfn.context import chunks
 from bayesnet.pfn.node_algebra import joint_at
 from bayesnet.pfn.nodes import Conditioned
 from bayesnet.pfn.quadrature import QuadratureNetwork
@@ -50,6 +51,17 @@ def mixture(
 ) -> Float[Array, "m q 2 3 c"]:
     """The mixtures of every output at queries without padding."""
     return jax.vmap(lambda t: network.mixture(t, mask, x, used))(tables)
+
+
+def at_rows(
+    network: QuadratureNetwork, tables: Conditioned, mask: Any, used: Any, x: np.ndarray
+) -> Float[np.ndarray, "m q 2 3 c"]:
+    """`mixture` at any number of scaled rows (q, d), chunk after chunk."""
+    found = [
+        np.asarray(mixture(network, tables, mask, used, rows))[:, :count]
+        for rows, count in chunks(np.asarray(x, np.float32))
+    ]
+    return np.concatenate(found, axis=1)
 
 
 @jax.jit
