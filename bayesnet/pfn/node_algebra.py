@@ -81,7 +81,7 @@ def _by_rows(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
         return root + own[:, None] * (scale * (own - below @ root)), None
 
     eye = jnp.eye(len(gram), dtype=gram.dtype)
-    found: Array = jax.lax.scan(step, jnp.zeros_like(gram), eye, unroll=4)[0]
+    found: Array = jax.lax.scan(step, jnp.zeros_like(gram), eye)[0]
     return found
 
 
