@@ -21,8 +21,11 @@ BLOCK = 16
 
 def _weights(a: Array, b: Array) -> Array:
     """`w_j` of the components' (r, ...) products."""
-    products = a * b
-    return products[0] if len(products) == 1 else jnp.sum(products, axis=0)
+    # Added one by one: a reduction would not be fused with what is done with it.
+    total = a[0] * b[0]
+    for left, right in zip(a[1:], b[1:], strict=True):
+        total = total + left * right
+    return total
 
 
 def _block(a: Array, i: Array) -> Array:
