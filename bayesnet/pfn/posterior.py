@@ -92,17 +92,21 @@ class PFNPosterior:
 
     def logits(self, scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n, m, k) of the bars of y and of f at scaled inputs, by chunks."""
-        cache, mask, used = self._context
-        padded, _ = pad_columns(scaled.astype(np.float32), self.pfn.network.max_dim)
+        y, f = self._decoded(*self._context, scaled)
+        return np.swapaxes(y, 0, 1), np.swapaxes(f, 0, 1)
+
+    def _decoded(
+        self, cache: Any, mask: Any, used: Any, scaled: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (m, n, k) of the bars of y and of f at scaled inputs, given an encoded context."""
+        network, bars = self.pfn.network, self.pfn.bars
+        padded, _ = pad_columns(np.asarray(scaled, np.float32), network.max_dim)
         parts = [
-            [
-                np.asarray(a)[:, :count]
-                for a in decode(self.pfn.network, self.pfn.bars, cache, mask, rows, used)
-            ]
+            [np.asarray(a)[:, :count] for a in decode(network, bars, cache, mask, rows, used)]
             for rows, count in chunks(padded)
         ]
         y, f = (np.concatenate([p[i] for p in parts], axis=1) for i in range(2))
-        return np.swapaxes(y, 0, 1), np.swapaxes(f, 0, 1)
+        return y, f
 
     def correlations(self, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Correlations between the rows of `x` of the function and of y, (m, n, n) each.
@@ -173,12 +177,8 @@ class PFNPosterior:
             each = ndtr((y.T[..., None] - mean) / np.exp(log_std))
             return np.sum(np.exp(log_weight) * each, axis=-1)
         cache = encode(network, rows, targets, mask, used)
-        padded, _ = pad_columns(np.asarray(x, np.float32), network.max_dim)
-        logits = [
-            np.asarray(decode(network, self.pfn.bars, cache, mask, block, used)[0])[:, :count]
-            for block, count in chunks(padded)
-        ]
-        return self.pfn.law(np.concatenate(logits, axis=1)).cdf(y.T)
+        logits, _ = self._decoded(cache, mask, used, x)
+        return self.pfn.law(logits).cdf(y.T)
 
     def save(self, path: str | Path) -> None:
         """Write this posterior, weights included, to one file (never a pickle)."""

@@ -82,14 +82,9 @@ class ProposalObjective:
         """The tables of a step: always the same for the same seed and step."""
         t = self.training
         rng = np.random.default_rng([t.seed, 3, number])
-        weights = np.asarray(t.dim_weights)
-        d = t.dims[rng.choice(len(weights), p=weights / weights.sum())]
-        part = int(rng.choice(len(self.tasks.weights), p=self.tasks.weights))
-        bucket = int(rng.integers(len(t.buckets)))
-        low = t.buckets[bucket - 1] + 1 if bucket else 1
-        counts = rng.integers(low, t.buckets[bucket] + 1, size=t.batch)
+        d, part, counts, rows = t.draw_sizes(rng, self.tasks.weights, least=1)
         key = jax.random.fold_in(jax.random.key(t.seed + 77), number)
-        return self._draw(key, counts, d, part, t.padded(bucket))
+        return self._draw(key, counts, d, part, rows)
 
     def _draw(self, key: Any, counts: np.ndarray, d: int, part: int, rows: int) -> Examples:
         batch = self.tasks.draw(key, len(counts), counts, d, part).rows(rows)

@@ -22,12 +22,6 @@ from bayesnet.posterior.process_prediction import ProcessPrediction
 Processes = Callable[[], tuple[Conditioned, Any, Any]]
 
 
-def _conditioned(
-    network: QuadratureNetwork, x: Array, y: Array, mask: Array, used: Array, columns: int
-) -> Conditioned:
-    return network.encode(x[:, :columns], y, mask, used)
-
-
 @partial(jax.jit, static_argnames="columns")
 def condition(
     network: QuadratureNetwork,
@@ -38,7 +32,7 @@ def condition(
     columns: int,
 ) -> Conditioned:
     """The table of every output (leading axis m), conditioned; the first `columns` are real."""
-    return jax.vmap(lambda a: _conditioned(network, x, a, mask, used, columns))(y)
+    return jax.vmap(lambda a: network.encode(x[:, :columns], a, mask, used))(y)
 
 
 @jax.jit
@@ -76,7 +70,7 @@ def many(
     """The mixtures of tables of one shape at queries of their own (without padding)."""
 
     def one(rows: Array, targets: Array, new: Array) -> Array:
-        table = _conditioned(network, rows, targets, mask, used, new.shape[1])
+        table = network.encode(rows[:, : new.shape[1]], targets, mask, used)
         return network.mixture(table, mask, new, used)
 
     return jax.vmap(one)(x, y, queries)

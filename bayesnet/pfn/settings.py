@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import equinox as eqx
+import numpy as np
 import optax
 
 from bayesnet._errors import InputError, unknown_name
@@ -108,10 +109,21 @@ class Training:
             del knobs["padding"]
         return knobs
 
-    def padded(self, bucket: int) -> int:
-        """The rows of contexts of a bucket with their padding."""
+    def draw_sizes(
+        self, rng: np.random.Generator, weights: np.ndarray, least: int = 0
+    ) -> tuple[int, int, np.ndarray, int]:
+        """What the tables of a step are: columns, part of the prior, rows (batch,), rows with padding.
+
+        `weights`: how often each part is chosen, of sum 1; `least`: the fewest rows of the first bucket.
+        """
+        often = np.asarray(self.dim_weights)
+        d = self.dims[rng.choice(len(often), p=often / often.sum())]
+        part = int(rng.choice(len(weights), p=weights))
+        bucket = int(rng.integers(len(self.buckets)))
+        low = self.buckets[bucket - 1] + 1 if bucket else least
+        counts = rng.integers(low, self.buckets[bucket] + 1, size=self.batch)
         sizes = self.buckets if self.padding is None else self.padding
-        return min(size for size in sizes if size >= self.buckets[bucket])
+        return d, part, counts, min(size for size in sizes if size >= self.buckets[bucket])
 
     def network(self, key: Key) -> Transformer:
         """A transformer of these sizes with random weights."""

@@ -57,15 +57,10 @@ def targets_of_prior(tasks: Tasks | JointTasks, training: Training) -> np.ndarra
 def draw_batch(tasks: Tasks | JointTasks, training: Training, step: int) -> Batch:
     """The tasks of one step: always the same for the same seed and step."""
     rng = np.random.default_rng([training.seed, 2, step])
-    weights = np.asarray(training.dim_weights)
-    d = training.dims[rng.choice(len(weights), p=weights / weights.sum())]
-    part = int(rng.choice(len(tasks.weights), p=tasks.weights))
-    bucket = int(rng.integers(len(training.buckets)))
-    low = training.buckets[bucket - 1] + 1 if bucket else 0
-    counts = rng.integers(low, training.buckets[bucket] + 1, size=training.batch)
+    d, part, counts, rows = training.draw_sizes(rng, tasks.weights)
     key = jax.random.fold_in(jax.random.key(training.seed), step + 1)
     batch = tasks.draw(key, training.batch, counts, d, part)
-    return padded(batch.rows(training.padded(bucket)), training.max_dim)
+    return padded(batch.rows(rows), training.max_dim)
 
 
 def padded(batch: Batch, max_dim: int) -> Batch:
