@@ -6,7 +6,7 @@ c chains, q candidates, b batch, p latent coordinates.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import numpy as np
@@ -14,10 +14,15 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from bayesnet._errors import InputError
 
-__all__ = ["Array", "ArrayLike", "Bool", "Float", "Int", "Key", "PyTree", "as_key"]
+__all__ = ["Array", "ArrayLike", "Bool", "Float", "Int", "Key", "OnHost", "PyTree", "as_key"]
 
 ArrayLike: TypeAlias = Any
 PyTree: TypeAlias = Any
+# Arrays that programs take from NumPy as well; what reads them treats them as JAX's.
+if TYPE_CHECKING:
+    OnHost: TypeAlias = Array
+else:
+    OnHost = Array | np.ndarray
 Key: TypeAlias = PRNGKeyArray | UInt32[Array, "2"]
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
-from bayesnet._types import Array, ArrayLike, Bool, Float
+from bayesnet._types import Array, ArrayLike, Bool, Float, OnHost
 
 # Sizes to which rows are padded, so that a growing table (Bayesian optimization) meets a
 # handful of shapes and not one compilation per row. Above the last one: multiples of it.
@@ -203,12 +203,12 @@ class Rows(eqx.Module):
     measured from missing ones (whose `y` is 0); None stands for ones.
     """
 
-    x: Float[Array, "n d"]
-    y: Float[Array, "n m"]
-    mask: Bool[Array, " n"]
-    y_var: Float[Array, "n m"] | None = None
-    weight: Float[Array, " n"] | None = None
-    observed: Bool[Array, "n m"] | None = None
+    x: Float[OnHost, "n d"]
+    y: Float[OnHost, "n m"]
+    mask: Bool[OnHost, " n"]
+    y_var: Float[OnHost, "n m"] | None = None
+    weight: Float[OnHost, " n"] | None = None
+    observed: Bool[OnHost, "n m"] | None = None
 
     def share(self) -> Float[Array, "n m"]:
         """How often each target counts: 0 for padding and missing ones, else its row's weight."""
@@ -308,19 +308,23 @@ def make_data(
     pad: bool = True,
     dtype: Any = jnp.float32,
 ) -> Data:
-    """`Data` in scaled coordinates from validated matrices in user units; NaN in y is missing."""
+    """`Data` in scaled coordinates from validated matrices in user units; NaN in y is missing.
+
+    Without `pad` the arrays are NumPy's: a PFN, which pads by itself, reads a table in less time than
+    JAX takes to make them its own.
+    """
     n = len(x)
     size = bucket_size(n) if pad else n
+    own: Any = jnp.asarray if pad else np.asarray
 
     def padded(a: np.ndarray | None, kind: Any = dtype) -> Any:
-        # Cast by NumPy: a table of a PFN is read in less time than JAX takes for that.
-        return None if a is None else jnp.asarray(pad_rows(a, size).astype(kind))
+        return None if a is None else own(pad_rows(a, size).astype(kind))
 
     absent = np.isnan(y)
     rows = Rows(
         x=padded(scaling.x_in(x)),
         y=padded(np.where(absent, 0.0, scaling.y_in(y))),
-        mask=jnp.asarray(np.arange(size) < n),
+        mask=own(np.arange(size) < n),
         y_var=padded(None if y_var is None else y_var / scaling.y_scale**2),
         weight=padded(weight),
         observed=padded(~absent if absent.any() else None, bool),

@@ -18,8 +18,9 @@ from bayesnet.priors.covariance import Named
 _JITTER = 1e-7
 # The least variance of the function at a query, relative to its prior variance: float32 tells no less.
 _LEAST_VARIANCE = 1e-6
-# Rows of a block of the factorisation, and of what is multiplied by a factor at queries.
-BLOCK, QUERY_BLOCK = 20, 25
+# Rows of matrices that are factorised number by number, and of those that are inverted by their
+# factor; rows of a block of what is multiplied by a factor at queries.
+SMALL, MIDDLE, QUERY_BLOCK = 4, 13, 25
 
 
 def _matern52(square: Array) -> Array:
@@ -54,35 +55,44 @@ def matrix(
 def inverse_root(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """R = L^-1 with L L' = gram, lower triangular; NaN where gram is not positive definite.
 
-    By blocks of rows, and in these row by row, in products of matrices alone: LAPACK beside other
-    work of a program can dead-lock XLA on CPU (seen here with two threads), and gains next to
-    nothing on matrices as small as these. With R of the rows before, the next block of L is
-    K_21 R', that of R is R_22 [-L_21 R, I], R_22 that of K_22 - L_21 L_21'.
+    By halves, down to a few rows, in products of matrices alone: LAPACK beside other work of a
+    program can dead-lock XLA on CPU (seen here with two threads). With R_1 of the first half and
+    L_21 = K_21 R_1', the second half has R_2 of K_22 - L_21 L_21' and R_21 = -R_2 L_21 R_1.
     """
+    if len(gram) <= SMALL:
+        return _by_elements(gram)
+    k = (len(gram) + 1) // 2
+    first = inverse_root(gram[:k, :k])
+    below = gram[k:, :k] @ first.T
+    second = inverse_root(gram[k:, k:] - below @ below.T)
+    return _joined(first, jnp.zeros_like(below.T), -second @ (below @ first), second)
+
+
+def _by_elements(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """`inverse_root` of a few rows, without a loop: over many matrices each number is a vector."""
     n = len(gram)
-    root = _by_rows(gram[:BLOCK, :BLOCK])
-    for start in range(BLOCK, n, BLOCK):
-        end = min(start + BLOCK, n)
-        below = gram[start:end, :start] @ root.T
-        own = _by_rows(gram[start:end, start:end] - below @ below.T)
-        top = jnp.concatenate([root, jnp.zeros((start, end - start), gram.dtype)], axis=1)
-        root = jnp.concatenate([top, jnp.concatenate([-own @ (below @ root), own], axis=1)])
-    return root
+    low: list[list[Array]] = []
+    root: list[list[Array]] = []
+    for i in range(n):
+        row: list[Array] = []
+        for j in range(i):
+            row.append((gram[i, j] - _dot(row, low[j][:j])) * root[j][j])
+        scale = jax.lax.rsqrt(gram[i, i] - _dot(row, row))
+        below = [-scale * _dot(row[j:], [root[k][j] for k in range(j, i)]) for j in range(i)]
+        low.append(row)
+        root.append([*below, scale])
+    zero = jnp.zeros((), gram.dtype)
+    return jnp.stack([jnp.stack([*row, *[zero] * (n - len(row))]) for row in root])
 
 
-def _by_rows(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """`inverse_root` of a small matrix."""
+def _dot(a: list[Array], b: list[Array]) -> Any:
+    return sum(x * y for x, y in zip(a, b, strict=True))
 
-    def step(root: Array, own: Array) -> tuple[Array, None]:
-        # `own` marks the row: no index, whose integer type would depend on the scope.
-        row = own @ gram
-        below = root @ row  # 0 from the row on
-        scale = jax.lax.rsqrt(row @ own - below @ below)
-        return root + own[:, None] * (scale * (own - below @ root)), None
 
-    eye = jnp.eye(len(gram), dtype=gram.dtype)
-    found: Array = jax.lax.scan(step, jnp.zeros_like(gram), eye)[0]
-    return found
+def _joined(a: Array, b: Array, c: Array, d: Array) -> Array:
+    """The matrix [[a, b], [c, d]]."""
+    top, bottom = jnp.concatenate([a, b], axis=1), jnp.concatenate([c, d], axis=1)
+    return jnp.concatenate([top, bottom])
 
 
 def _inverse_root_forward(gram: Array) -> tuple[Array, Array]:
@@ -99,6 +109,32 @@ def _inverse_root_backward(root: Array, by: Array) -> tuple[Array]:
 
 
 inverse_root.defvjp(_inverse_root_forward, _inverse_root_backward)
+
+
+@jax.custom_vjp
+def inverse(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """The inverse of a positive definite matrix, by halves: half the work of `inverse_root` squared."""
+    if len(gram) <= MIDDLE:
+        root = inverse_root(gram)
+        return root.T @ root
+    k = (len(gram) + 1) // 2
+    first = inverse(gram[:k, :k])
+    cross = gram[k:, :k] @ first
+    second = inverse(gram[k:, k:] - cross @ gram[:k, k:])
+    below = -second @ cross
+    return _joined(first - cross.T @ below, below.T, below, second)
+
+
+def _inverse_forward(gram: Array) -> tuple[Array, Array]:
+    found = inverse(gram)
+    return found, found
+
+
+def _inverse_backward(found: Array, by: Array) -> tuple[Array]:
+    return (-0.5 * found @ (by + by.T) @ found,)
+
+
+inverse.defvjp(_inverse_forward, _inverse_backward)
 
 
 def totals(kernels: Any, hyper: Any, x: Array, mask: Array) -> Float[Array, "p n r r"]:
@@ -128,14 +164,15 @@ def evidence_of(total: Float[Array, "n n"], y: Float[Array, " n"]) -> Float[Arra
 
 
 def _evidence_forward(total: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
-    evidence, solved, root = solved_of(total, y)
-    return evidence, (solved, root)
+    # The value is left out of programs that ask for slopes alone; what these need has no root.
+    inverted = inverse(total)
+    return evidence_of(total, y), (inverted @ y, inverted)
 
 
 def _evidence_backward(kept: tuple[Array, Array], by: Array) -> tuple[Array, Array]:
     # d log p = (a a' - K^-1) / 2 with a = K^-1 y (Rasmussen & Williams 2006, 5.9): one product of matrices.
-    solved, root = kept
-    return 0.5 * by * (jnp.outer(solved, solved) - root.T @ root), -by * solved
+    solved, inverted = kept
+    return 0.5 * by * (jnp.outer(solved, solved) - inverted), -by * solved
 
 
 evidence_of.defvjp(_evidence_forward, _evidence_backward)
