@@ -29,6 +29,7 @@ from _common import interleaved, write
 import bayesnet as bn
 from bayesnet.data import Scaling
 from bayesnet.pfn.configurations import read_configuration
+from bayesnet.pfn.node_algebra import RADIAL
 
 TARGETS = 16
 COUNTS = (5, 10, 20, 50, 100)
@@ -271,10 +272,7 @@ def nuts(name, prior, likelihood, x, y, new, draws=256, warmup=500):
 
         def kernel(h, a, b):
             square = jnp.sum(((a[:, None] - b) / h["lengthscale"]) ** 2, axis=-1)
-            if name == "rbf":
-                return h["outputscale"] * jnp.exp(-0.5 * square)
-            r = jnp.sqrt(5 * jnp.maximum(square, 1e-30))
-            return h["outputscale"] * (1 + r + r**2 / 3) * jnp.exp(-r)
+            return h["outputscale"] * RADIAL[name](jnp.maximum(square, 1e-30))
 
         def gram(h):
             return kernel(h, x, x) + (h["noise"] ** 2 + 1e-7) * jnp.eye(len(x))

@@ -71,7 +71,7 @@ def train_command(
     from bayesnet.pfn.amortised import train_process
     from bayesnet.pfn.classifier import train_classifier
     from bayesnet.pfn.configurations import read_configuration
-    from bayesnet.pfn.pfn import train_quadrature, train_tasks
+    from bayesnet.pfn.pfn import train_long, train_quadrature, train_tasks
 
     configuration = read_configuration(config)
     asked = {"steps": steps, "seed": seed, "precision": precision, "devices": devices}
@@ -88,6 +88,7 @@ def train_command(
         trained: Any = {
             "bars": train_tasks,
             "quadrature": train_quadrature,
+            "level": train_long,
             "process": train_process,
             "classes": train_classifier,
         }[configuration.decoder]

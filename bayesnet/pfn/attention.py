@@ -89,16 +89,17 @@ class AttentionLayer(eqx.Module):
         rows at inputs `context`, those that `mask` marks."""
         keys, values = pair
         h = normalise(tokens, self.norm_attention)
-        q = self._split(product(h, self.query))
-        scores = jnp.einsum("the,nhe->htn", q, keys) * q.shape[-1] ** -0.5
+        q = self._split(product(h, self.query)) * keys.shape[-1] ** -0.5
         weights = jax.nn.softplus(h @ self.reach + self.reach_bias)
         weights = weights.reshape(len(h), self.heads, len(used)) * used
-        distance = (
-            jnp.einsum("thd,td->ht", weights, x**2)[..., None]
-            - 2 * jnp.einsum("thd,nd->htn", weights * x[:, None], context)
-            + jnp.einsum("thd,nd->htn", weights, context**2)
-        )
-        scores = scores - jnp.pad(distance, ((0, 0), (0, 0), (1, 0)))
+        # |x - c|^2 is x^2 - 2xc + c^2. What no row of the context changes in it is taken from the null
+        # token's score instead: a softmax knows no constants. All of it is one product of matrices.
+        own = jnp.sum(weights * x[:, None] ** 2, axis=-1, keepdims=True)
+        asked = jnp.concatenate([q, 2 * weights * x[:, None], -weights, own], axis=-1)
+        rows = jnp.pad(jnp.concatenate([context, context**2], axis=1), ((1, 0), (0, 1)))
+        rows = rows.at[0, -1].set(1.0)[:, None]
+        told = jnp.broadcast_to(rows, (len(rows), self.heads, rows.shape[-1]))
+        scores = jnp.einsum("the,nhe->htn", asked, jnp.concatenate([keys, told], axis=-1))
         attention = jax.nn.softmax(jnp.where(mask, scores, -1e30), axis=-1)
         mixed = jnp.einsum("htn,nhe->the", alike(attention, self.value), values)
         tokens = tokens + product(mixed.reshape(tokens.shape), self.out)

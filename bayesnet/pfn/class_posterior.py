@@ -10,7 +10,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import UnsupportedError
@@ -76,7 +75,7 @@ class ClassPosterior:
         """d, the number of input columns."""
         return int(self.x.shape[1])
 
-    def contexts(self, rows: np.ndarray | None = None) -> list[tuple[View, tuple[Array, ...]]]:
+    def contexts(self, rows: np.ndarray | None = None) -> list[tuple[View, tuple[Any, ...]]]:
         """Each view, and what the network is given: x (b, D), codes (b,), mask (b,), used (D,) and
         classes (K,), of all rows or of some of them."""
         x = self.x if rows is None else self.x[rows]
@@ -84,19 +83,18 @@ class ClassPosterior:
         k, network = len(self.labels), self.pfn.network
         views = make_views(x, k, network.max_dim, self.ensemble, self.wider, self.seed)
         size = next((b for b in self.pfn.card["buckets"] if len(x) <= b), len(x))
-        mask = jnp.arange(size) < len(x)
-        classes = jnp.arange(network.max_classes) < k
-        found: list[tuple[View, tuple[Array, ...]]] = []
+        mask = np.arange(size) < len(x)
+        classes = np.arange(network.max_classes) < k
+        found: list[tuple[View, tuple[Any, ...]]] = []
         for view in views:
             matrix, used = pad_columns(view.inputs(x).astype(np.float32), network.max_dim)
             filled = np.pad(matrix, ((0, size - len(x)), (0, 0)))
             slots = np.pad(view.slots[codes], (0, size - len(x)))
-            given = (jnp.asarray(filled), jnp.asarray(slots), mask, jnp.asarray(used), classes)
-            found.append((view, given))
+            found.append((view, (filled, slots, mask, used, classes)))
         return found
 
     @cached_property
-    def _members(self) -> list[tuple[View, Any, tuple[Array, ...]]]:
+    def _members(self) -> list[tuple[View, Any, tuple[Any, ...]]]:
         """Views with their encoded contexts, and mask, used and classes."""
         return [(v, encode(self.pfn.network, *g), g[2:]) for v, g in self.contexts()]
 
@@ -184,11 +182,18 @@ def decode(
 
 
 @eqx.filter_jit
-def many(network: ClassTransformer, given: Any, queries: Array) -> Any:
+def many(
+    network: ClassTransformer,
+    x: Array,
+    codes: Array,
+    mask: Array,
+    used: Array,
+    classes: Array,
+    queries: Array,
+) -> Any:
     """The same for tables of one shape, (t, ...) each, in one program."""
 
-    def one(a: Any) -> Any:
-        (x, codes, mask, used, classes), new = a
+    def one(x: Array, codes: Array, mask: Array, used: Array, classes: Array, new: Array) -> Any:
         return network(x, codes, mask, new, used, classes)
 
-    return jax.lax.map(one, (given, queries), batch_size=16)
+    return jax.vmap(one)(x, codes, mask, used, classes, queries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from bayesnet.pfn.class_posterior import ClassPosterior, PFNClassPrediction, ave
 from bayesnet.pfn.class_tasks import ClassTasks
 from bayesnet.pfn.class_training import ClassObjective
 from bayesnet.pfn.class_views import WIDER
-from bayesnet.pfn.context import CHUNKS
 from bayesnet.pfn.correlated_inputs import CorrelatedInputs
 from bayesnet.pfn.inputs import as_input_law
 from bayesnet.pfn.loop import run_loop
+from bayesnet.pfn.many import in_blocks, tables_of, wide
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.setup import load_pretrained, make_card, training_of
 from bayesnet.pfn.table import LONGER
@@ -181,27 +182,21 @@ class ClassPFN:
         `fit(X[i], y[i]).predict(X_new[i])` for every i, classes being those of y[i]. Raises
         `InputError` as these.
         """
-        x, targets, new = np.asarray(X, np.float64), np.asarray(y), np.asarray(X_new, np.float64)
-        shapes = f"got X {x.shape}, y {targets.shape}, X_new {new.shape}"
-        if x.ndim != 3 or targets.shape != x.shape[:2] or new.ndim != 3:
-            raise InputError(f"X must be (t, n, d), y (t, n), X_new (t, q, d); {shapes}.")
-        if len(new) != len(x) or new.shape[2] != x.shape[2] or 0 in (*x.shape, new.shape[1]):
-            raise InputError(f"X, y and X_new must agree in tables and columns; {shapes}.")
+        x, targets, new = tables_of(X, y, X_new)
         posteriors = [
             self.fit(a, b, ensemble=ensemble, warn=False) for a, b in zip(x, targets, strict=True)
         ]
         q = new.shape[1]
-        size = next((c for c in CHUNKS if q <= c), q)
         views, given, queries = [], [], []
         for posterior, rows in zip(posteriors, new, strict=True):
             matrix = as_matrix(rows, "X_new")
             for view, context in posterior.contexts():
                 inputs, _ = pad_columns(view.inputs(matrix).astype(np.float32), self.max_dim)
-                queries.append(np.pad(inputs, ((0, size - q), (0, 0))))
+                queries.append(inputs)
                 views.append(view)
                 given.append(context)
-        stacked = tuple(jnp.stack(a) for a in zip(*given, strict=True))
-        logits, share = map(np.asarray, many(self.network, stacked, jnp.asarray(queries)))
+        stacked = [np.stack(a) for a in zip(*given, strict=True)]
+        logits, share = in_blocks(partial(many, self.network), *stacked, wide(np.stack(queries)))
         found = []
         for i, posterior in enumerate(posteriors):
             at = range(i * ensemble, (i + 1) * ensemble)

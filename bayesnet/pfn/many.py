@@ -59,16 +59,24 @@ def in_blocks(program: Any, *arrays: np.ndarray) -> Any:
     return jax.tree.map(lambda *a: np.concatenate(a)[:count], *parts)
 
 
+def tables_of(
+    X: ArrayLike, y: ArrayLike, X_new: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """X (t, n, d), y (t, n) and X_new (t, q, d) as arrays. Raises `InputError` for other shapes."""
+    x, targets, new = np.asarray(X, np.float64), np.asarray(y), np.asarray(X_new, np.float64)
+    shapes = f"got X {x.shape}, y {targets.shape}, X_new {new.shape}"
+    if x.ndim != 3 or targets.shape != x.shape[:2] or new.ndim != 3:
+        raise InputError(f"X must be (t, n, d), y (t, n), X_new (t, q, d); {shapes}.")
+    if len(new) != len(x) or new.shape[2] != x.shape[2] or 0 in (*x.shape, new.shape[1]):
+        raise InputError(f"X, y and X_new must agree in tables and columns; {shapes}.")
+    return x, targets, new
+
+
 def predict_many(
     pfn: Any, X: ArrayLike, y: ArrayLike, X_new: ArrayLike, ensemble: int
 ) -> list[Prediction]:
     """See `PFN.predict_many`."""
-    x, targets, new = (np.asarray(a, np.float64) for a in (X, y, X_new))
-    shapes = f"got X {x.shape}, y {targets.shape}, X_new {new.shape}"
-    if x.ndim != 3 or targets.shape != x.shape[:2] or new.ndim != 3:
-        raise InputError(f"X must be (t, n, d), y (t, n), X_new (t, q, d); {shapes}.")
-    if new.shape[0] != x.shape[0] or new.shape[2] != x.shape[2] or 0 in (*x.shape, new.shape[1]):
-        raise InputError(f"X, y and X_new must agree in tables and columns; {shapes}.")
+    x, targets, new = tables_of(X, np.asarray(y, np.float64), X_new)
     posteriors = [
         pfn.fit(a, b, warn=False, ensemble=ensemble) for a, b in zip(x, targets, strict=True)
     ]
@@ -81,7 +89,7 @@ def predict_many(
         return _mixtures(pfn, posteriors, contexts, np.stack(scaled))
     q = new.shape[1]
     rows = np.stack([rows for _, rows in seen]).astype(np.float32)
-    queries, used = pad_columns(_wide(rows), pfn.network.max_dim)
+    queries, used = pad_columns(wide(rows), pfn.network.max_dim)
     x, targets, mask = _stacked(contexts)
     program = partial(_bars, pfn.network, pfn.bars, mask, used)
     logits = in_blocks(program, x, targets, queries)
@@ -96,7 +104,7 @@ def predict_many(
     return found
 
 
-def _wide(rows: np.ndarray) -> np.ndarray:
+def wide(rows: np.ndarray) -> np.ndarray:
     """Query rows (t, q, d), padded to one of a few sizes."""
     q = rows.shape[1]
     size = next((c for c in SIZES if q <= c), q)
@@ -115,7 +123,7 @@ def _mixtures(
     q, used = scaled.shape[1], contexts[0][3]
     x, y, mask = _stacked(contexts)
     program = partial(quadrature.many, pfn.network, mask, used)
-    numbers = in_blocks(program, x, y, _wide(scaled.astype(np.float32)))[:, :q]
+    numbers = in_blocks(program, x, y, wide(scaled.astype(np.float32)))[:, :q]
     return [
         quadrature.prediction(p.data, pfn.network, p.processes, scaled[i], numbers[i : i + 1])
         for i, p in enumerate(posteriors)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,6 +18,7 @@ from bayesnet.pfn.classifier import ClassPFN
 from bayesnet.pfn.ensemble import PFNEnsemble, check_ensemble
 from bayesnet.pfn.joint_tasks import JointTasks
 from bayesnet.pfn.posterior import PFNPosterior
+from bayesnet.pfn.precision import cast
 from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.setup import load_pretrained, make_card, tasks_of
@@ -240,7 +239,14 @@ def train_quadrature(tasks: Tasks, training: Training, name: str, **knobs: Any) 
     return PFN(state.network, state.bars, card)
 
 
+def train_long(tasks: Tasks, training: Training, name: str, **knobs: Any) -> PFN:
+    """A quadrature with a level more for long tables; arguments as of `quadrature_run.run_long`."""
+    from bayesnet.pfn.quadrature_run import run_long
+
+    state, card = run_long(tasks, training, name, **knobs)
+    return PFN(state.network, state.bars, card)
+
+
 def _cast(pfn: PFN, dtype: Any) -> PFN:
     """The network in another precision; bars stay float32, for edges must stay apart."""
-    network = jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, pfn.network)
-    return PFN(network, pfn.bars, pfn.card)
+    return PFN(cast(pfn.network, dtype), pfn.bars, pfn.card)

@@ -12,12 +12,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from bayesnet._types import Array, PyTree
 
 PRECISIONS = ("float32", "bfloat16")
+
+
+def cast(tree: PyTree, dtype: Any) -> Any:
+    """The tree with its float arrays in another precision."""
+    return jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, tree)
 
 
 def alike(a: Array, weights: Array) -> Array:

@@ -35,11 +35,14 @@ class ProposalState(eqx.Module):
 @dataclass(frozen=True, eq=False)
 class ProposalObjective:
     """A `ProposalNetwork` by neural posterior estimation: the expected log density that it gives to
-    the true hyper-parameters is largest when it is their posterior (Papamakarios & Murray 2016)."""
+    the true hyper-parameters is largest when it is their posterior (Papamakarios & Murray 2016).
+
+    `least`: the fewest rows of a table."""
 
     tasks: Tasks
     family: ProcessFamily
     training: Training
+    least: int = 1
     losses = ("recent_hyper", "recent_columns")
 
     def identity(self) -> str:
@@ -82,7 +85,7 @@ class ProposalObjective:
         """The tables of a step: always the same for the same seed and step."""
         t = self.training
         rng = np.random.default_rng([t.seed, 3, number])
-        d, part, counts, rows = t.draw_sizes(rng, self.tasks.weights, least=1)
+        d, part, counts, rows = t.draw_sizes(rng, self.tasks.weights, least=self.least)
         key = jax.random.fold_in(jax.random.key(t.seed + 77), number)
         return self._draw(key, counts, d, part, rows)
 
@@ -109,7 +112,7 @@ class ProposalObjective:
     def _held_out(self) -> dict[int, Examples]:
         found = {}
         for i, d in enumerate(self.training.dims):
-            counts = np.linspace(1, self.training.buckets[-1], _EVALUATED).astype(int)
+            counts = np.linspace(self.least, self.training.buckets[-1], _EVALUATED).astype(int)
             key = jax.random.fold_in(jax.random.key(self.training.seed + 2_000_003), i)
             part = i % self.family.num_parts
             found[d] = self._draw(key, counts, d, part, self.training.buckets[-1])

@@ -1,7 +1,7 @@
 """A PFN for Gaussian processes with random hyper-parameters: a learned quadrature over these.
 
-A transformer reads a table and states a few sets of hyper-parameters, the nodes; each takes one
-learned step up its posterior density (`stepper`); there the process is conditioned in closed form, and
+A transformer reads a table and states a few sets of hyper-parameters, the nodes; each takes
+learned steps up its posterior density (`stepper`); there the process is conditioned in closed form, and
 the predictive law is the mixture over nodes. A node's weight is its exact evidence times prior density
 over proposal density, as in importance sampling (`importance`), times a learned factor; the places of
 the nodes within the proposal are learned too. All is trained together on the predictive law
@@ -25,6 +25,7 @@ from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.hyper_map import HyperMap
 from bayesnet.pfn.importance import WIDER
+from bayesnet.pfn.level import Level
 from bayesnet.pfn.node_algebra import (
     at_every,
     evidence_of,
@@ -35,30 +36,27 @@ from bayesnet.pfn.node_algebra import (
     totals,
 )
 from bayesnet.pfn.nodes import Conditioned, Nodes
-from bayesnet.pfn.places import Places
 from bayesnet.pfn.proposal import COMPONENTS, ProposalNetwork, ProposedLaw
-from bayesnet.pfn.stepper import Stepper
 from bayesnet.pfn.transformer import mixture_logits
 
 # Gates of columns: how soft the choice between effect and none is, and the least of them.
 _SOFT, _LEAST = 0.3, 1e-6
 _HALF_LOG_2PI = 0.9189385332046727
-# Tables of more rows than FEW, whose hyper-parameters are better known, have KEPT nodes of each kind.
+# Rows up to which tables have as many nodes as asked for; beyond, where hyper-parameters are better
+# known, KEPT of each kind.
 FEW, KEPT = 20, 3
 
 
 class QuadratureNetwork(eqx.Module):
-    """`reader` proposes a law of the hyper-parameters; nodes are fixed places in it, learned.
+    """A reader proposes a law of the hyper-parameters; nodes are fixed places in it, learned.
 
-    Fields: `few` and `many`, the places for tables of up to `FEW` rows and of more; `stepper`, which moves
-    nodes; `shares` of the kinds of processes; `unused`, how probable a column without effect is.
+    Fields: `readers`; `levels`, by rising numbers of rows, the last for longer tables as well;
+    `shares` of the kinds of processes; `unused`, how probable a column without effect is.
     """
 
-    reader: ProposalNetwork
+    readers: tuple[ProposalNetwork, ...]
     hyper: HyperMap
-    few: Places
-    many: Places
-    stepper: Stepper
+    levels: tuple[Level, ...]
     shares: tuple[float, ...] = eqx.field(static=True)
     unused: float = eqx.field(static=True)
 
@@ -73,6 +71,7 @@ class QuadratureNetwork(eqx.Module):
         hidden: int,
         nodes: int = 2,
         kept: int = KEPT,
+        max_rows: int,
         reader: ProposalNetwork | None = None,
     ) -> QuadratureNetwork:
         """`nodes` for each of the reader's components and each kind of process, evenly spread; `kept` of
@@ -92,12 +91,14 @@ class QuadratureNetwork(eqx.Module):
                 heads=heads,
                 hidden=hidden,
             )
+        sizes = {"kinds": kinds, "slots": slots, "columns": d, "width": reader.width}
         return QuadratureNetwork(
-            reader,
+            (reader,),
             HyperMap.of(family),
-            Places.create(kinds, COMPONENTS * nodes, slots, d),
-            Places.create(kinds, kept, slots, d),
-            Stepper.create(jax.random.fold_in(key, 1), kinds, slots, d, reader.width),
+            tuple(
+                Level.create(jax.random.fold_in(key, 1), nodes=each, rows=rows, **sizes)
+                for each, rows in ((COMPONENTS * nodes, FEW), (kept, max_rows))
+            ),
             tuple(float(w) for w in family.weights),
             float(family.unused),
         )
@@ -105,7 +106,11 @@ class QuadratureNetwork(eqx.Module):
     @property
     def max_dim(self) -> int:
         """The largest number of columns."""
-        return self.reader.max_dim
+        return self.readers[0].max_dim
+
+    def level(self, rows: int) -> Level:
+        """How tables of so many rows, padding included, are treated."""
+        return next((level for level in self.levels if rows <= level.rows), self.levels[-1])
 
     def nodes(
         self,
@@ -119,14 +124,16 @@ class QuadratureNetwork(eqx.Module):
         `x`, here and in what follows, may be without the columns of padding; `used` is of all columns.
         """
         columns = x.shape[1]
-        law, told = self.reader.narrowed(columns).read(x, y, mask, used[:columns])
-        places = self.few if len(x) <= FEW else self.many
+        level = self.level(len(x))
+        law, told = self.readers[level.reader].narrowed(columns).read(x, y, mask, used[:columns])
+        places = level.places
         d = used.sum().astype(int)
         each = places.z.shape[1]
         std = WIDER * jnp.exp(law.log_std)
-        # Of every kind the most probable components, in this order, over and over.
+        # Of every kind the most probable components, in this order, over and over; nodes that share
+        # slopes share the component.
         rank = jnp.argsort(-(law.log_weight[:, None] + law.log_part), axis=0)
-        component = rank[np.arange(each) % COMPONENTS].T
+        component = rank[np.arange(each) % min(COMPONENTS, level.probes)].T
         own = std[component]
         z = law.mean[component] + own * places.z
         odds = law.relevance + places.leans
@@ -184,7 +191,7 @@ class QuadratureNetwork(eqx.Module):
     def moved(
         self, nodes: Nodes, x: Float[Array, "r d"], y: Array, mask: Array, used: Array
     ) -> Nodes:
-        """The nodes after the learned step along the slopes of their log posterior density."""
+        """The nodes after the learned steps along the slopes of their log posterior density."""
         rows, d = x * used[: x.shape[1]], used.sum().astype(int)
 
         def density(z: Array, odds: Array, *table: Any) -> Array:
@@ -195,8 +202,13 @@ class QuadratureNetwork(eqx.Module):
             evidence: Array = at_every(evidence_of, total, y, mask)
             return evidence + self._prior(z, gates, used, d)
 
-        by_z, by_odds = float64_island(slopes(density))(nodes.z, nodes.odds, rows, y, mask, used, d)
-        return self.stepper(nodes, by_z, by_odds)
+        def slope(z: Array, odds: Array) -> tuple[Array, Array]:
+            found: tuple[Array, Array] = float64_island(slopes(density))(
+                z, odds, rows, y, mask, used, d
+            )
+            return found
+
+        return self.level(len(x)).moved(nodes, slope)
 
     def condition(
         self,

@@ -33,15 +33,19 @@ from bayesnet.pfn.train import (
     targets_of_prior,
 )
 
-# Nodes of the integrals over targets, and the sd to which functions are told apart.
-POINTS, FINEST = 10, 0.01
+# Nodes of the integrals over targets, and the sds to which functions and observations are told apart.
+POINTS, FINEST, FINEST_Y = 10, 0.01, 0.003
 
 
 @dataclass(frozen=True, eq=False)
 class QuadratureObjective:
     """A `QuadratureNetwork` whose mixtures follow the prior's own law of y and of f.
 
-    `nodes`: of each component and kind of process; `reader`: where training starts, if not at random.
+    `nodes`: of each component and kind of process; `reader`: where training starts, if not at random;
+    or `base`, a whole network, of which `learn` is trained: "all"; "levels", of every level the places
+    and the steps; "last", the last level with its reader. `least`: the fewest rows of a table.
+    `wide`: other tasks for a `share` of the steps, standardised as users' tables are: those are often
+    smoother and have less noise than most of the prior, and nodes must find the way there.
     """
 
     tasks: Tasks
@@ -49,16 +53,30 @@ class QuadratureObjective:
     training: Training
     nodes: int = 2
     reader: ProposalNetwork | None = None
+    base: QuadratureNetwork | None = None
+    learn: str = "all"
+    least: int = 0
+    wide: Tasks | None = None
+    share: float = 0.0
     losses = ("recent_y", "recent_f")
 
     def identity(self) -> str:
         """What a checkpoint must agree with."""
-        return json.dumps(["quadrature", self.nodes, signature(self.tasks, self.training)])
+        wide = None if self.wide is None else [signature(self.wide, self.training), self.share]
+        knobs = [self.nodes, self.learn, self.least, wide]
+        return json.dumps(["quadrature", *knobs, signature(self.tasks, self.training)])
 
     def start(self) -> State:
-        """The reader as it is given, or random; bars placed by targets of the prior."""
+        """The network as it is given, or random; bars placed by targets of the prior."""
+        t, network = self.training, self._network()
+        bars = Bars.from_values(targets_of_prior(self.tasks, t), t.bars)
+        return State(network, t.optimiser().init(self.learned(network)), bars)
+
+    def _network(self) -> QuadratureNetwork:
         t = self.training
-        network = QuadratureNetwork.create(
+        if self.base is not None:
+            return self.base
+        return QuadratureNetwork.create(
             jax.random.key(t.seed),
             self.family,
             width=t.width,
@@ -66,23 +84,42 @@ class QuadratureObjective:
             heads=t.heads,
             hidden=t.hidden,
             nodes=self.nodes,
+            max_rows=t.buckets[-1],
             reader=self.reader,
         )
-        bars = Bars.from_values(targets_of_prior(self.tasks, t), t.bars)
-        return State(network, t.optimiser().init(eqx.filter(network, eqx.is_array)), bars)
+
+    def learned(self, network: QuadratureNetwork) -> QuadratureNetwork:
+        """`network` without what training leaves as it is."""
+        if self.learn == "all":
+            return eqx.filter(network, eqx.is_inexact_array)
+
+        def of(n: QuadratureNetwork) -> Any:
+            return n.levels if self.learn == "levels" else (n.readers[-1], n.levels[-1])
+
+        chosen = jax.tree.map(eqx.is_inexact_array, of(network))
+        none = jax.tree.map(lambda _: False, network)
+        return eqx.filter(network, eqx.tree_at(of, none, chosen))
 
     def step(self, state: State, number: int) -> tuple[State, np.ndarray]:
         """One step of Adam on a batch of tasks."""
-        batch = draw_batch(self.tasks, self.training, number)
+        batch = self._batch(number)
         network: Any = state.network
         nodes = jax.block_until_ready(_nodes(network, batch))
         parts, *by = _by_nodes(network, nodes, batch)
-        network, optimiser = _update(self.training, network, state.optimiser, batch, *by)
+        learned = self.learned(network)
+        network, optimiser = _update(self.training, network, learned, state.optimiser, batch, *by)
         return State(network, optimiser, state.bars), np.asarray(parts)
+
+    def _batch(self, number: int) -> Batch:
+        rng = np.random.default_rng([self.training.seed, 5, number])
+        if self.wide is not None and rng.random() < self.share:
+            batch = draw_batch(self.wide, self.training, number, self.least)
+            return batch.standardised()
+        return draw_batch(self.tasks, self.training, number, self.least)
 
     @cached_property
     def _batches(self) -> dict[int, Batch]:
-        return held_out(self.tasks, self.training)
+        return held_out(self.tasks, self.training, self.least)
 
     def evaluate(self, state: State) -> dict[str, Any]:
         """The excess over the prior's own law of y given its hyper-parameters, by columns."""
@@ -101,7 +138,7 @@ def _nodes(network: QuadratureNetwork, batch: Batch) -> Nodes:
 
 
 def _by_nodes(network: QuadratureNetwork, nodes: Nodes, batch: Batch) -> tuple[Array, Nodes, Any]:
-    """The losses of y and of f, and the gradient of what is minimised in the nodes and in the stepper; in
+    """The losses of y and of f, and the gradient of what is minimised in the nodes and in the steppers; in
     float64."""
     with jax.enable_x64(True):
         wide = jax.tree.map(_wide, (network, nodes, batch))
@@ -117,8 +154,8 @@ def _loss_gradient(
     network: QuadratureNetwork, nodes: Nodes, batch: Batch
 ) -> tuple[Array, Nodes, Any]:
     def loss(free: tuple[Nodes, Any]) -> tuple[Array, Array]:
-        nodes, stepper = free
-        moving = eqx.tree_at(lambda n: n.stepper, network, stepper)
+        nodes, steppers = free
+        moving = eqx.tree_at(_steppers, network, steppers)
 
         def law(nodes: Nodes, x: Array, y: Array, mask: Array, queries: Array) -> Array:
             moved = moving.moved(nodes, x, y, mask, batch.used)
@@ -126,11 +163,11 @@ def _loss_gradient(
             return network.mixture(table, mask, queries, batch.used)
 
         laws = jax.vmap(law)(nodes, batch.x, batch.y, batch.mask, batch.queries)
-        y = divergence(batch.f_mean, batch.y_std, laws[:, :, 0]).mean()
+        y = divergence(batch.f_mean, batch.y_std, laws[:, :, 0], FINEST_Y).mean()
         f = divergence(batch.f_mean, batch.f_std, laws[:, :, 1], FINEST).mean()
         return y + WEIGHT_F * f, jnp.stack([y, f])
 
-    (_, parts), gradient = jax.value_and_grad(loss, has_aux=True)((nodes, network.stepper))
+    (_, parts), gradient = jax.value_and_grad(loss, has_aux=True)((nodes, _steppers(network)))
     return jax.tree.map(lambda a: a.astype(jnp.float32), (parts, *gradient))  # type: ignore[no-any-return]
 
 
@@ -156,18 +193,33 @@ def divergence(
     return -0.5 - 0.5 * jnp.log(variance) - cross
 
 
-@eqx.filter_jit(donate="all-except-first")
+def _steppers(network: QuadratureNetwork) -> list[Any]:
+    return [level.steppers for level in network.levels]
+
+
+@eqx.filter_jit
 def _update(
     training: Training,
     network: QuadratureNetwork,
+    learned: QuadratureNetwork,
     optimiser: Any,
     batch: Batch,
     by: Nodes,
-    by_stepper: Any,
+    by_steppers: list[Any],
 ) -> tuple[QuadratureNetwork, Any]:
-    learned, fixed = eqx.partition(network, eqx.is_inexact_array)
-    _, pull = jax.vjp(lambda n: _of_tables(eqx.combine(n, fixed), batch), learned)
+    _, pull = jax.vjp(lambda n: _of_tables(eqx.combine(n, network), batch), learned)
     (gradient,) = pull(by)
-    gradient = eqx.tree_at(lambda n: n.stepper, gradient, by_stepper)
-    updates, optimiser = training.optimiser().update(gradient, optimiser)
+    moved = eqx.tree_at(_steppers, jax.tree.map(jnp.zeros_like, network), by_steppers)
+    both = jax.tree.map(jnp.add, gradient, _like(learned, moved))
+    # Once in thousands of steps a table has a loss but no second derivatives: such a step is left out.
+    finite = jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(both)]).all()
+    both = jax.tree.map(lambda a: jnp.where(finite, a, 0.0), both)
+    updates, optimiser = training.optimiser().update(both, optimiser)
     return eqx.apply_updates(network, updates), optimiser
+
+
+def _like(learned: QuadratureNetwork, gradient: QuadratureNetwork) -> QuadratureNetwork:
+    """`gradient` without what is not learned."""
+    return jax.tree.map(
+        lambda a, by: None if a is None else by, learned, gradient, is_leaf=lambda a: a is None
+    )

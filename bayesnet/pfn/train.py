@@ -54,10 +54,10 @@ def targets_of_prior(tasks: Tasks | JointTasks, training: Training) -> np.ndarra
     return np.concatenate(values)
 
 
-def draw_batch(tasks: Tasks | JointTasks, training: Training, step: int) -> Batch:
-    """The tasks of one step: always the same for the same seed and step."""
+def draw_batch(tasks: Tasks | JointTasks, training: Training, step: int, least: int = 0) -> Batch:
+    """The tasks of one step, of `least` rows or more: always the same for the same seed and step."""
     rng = np.random.default_rng([training.seed, 2, step])
-    d, part, counts, rows = training.draw_sizes(rng, tasks.weights)
+    d, part, counts, rows = training.draw_sizes(rng, tasks.weights, least)
     key = jax.random.fold_in(jax.random.key(training.seed), step + 1)
     batch = tasks.draw(key, training.batch, counts, d, part)
     return padded(batch.rows(rows), training.max_dim)
@@ -179,11 +179,11 @@ def run(
     return state
 
 
-def held_out(tasks: Tasks | JointTasks, training: Training) -> dict[int, Batch]:
-    """Tasks that no step draws, of every width, with contexts of all sizes."""
+def held_out(tasks: Tasks | JointTasks, training: Training, least: int = 0) -> dict[int, Batch]:
+    """Tasks that no step draws, of every width, with contexts of all sizes from `least` rows."""
     batches = {}
     for i, d in enumerate(training.dims):
-        counts = np.linspace(0, training.buckets[-1], _EVALUATED).astype(int)
+        counts = np.linspace(least, training.buckets[-1], _EVALUATED).astype(int)
         key = jax.random.fold_in(jax.random.key(training.seed + 1_000_003), i)
         part = i % len(tasks.weights)
         batches[d] = padded(tasks.draw(key, _EVALUATED, counts, d, part), training.max_dim)

@@ -96,6 +96,7 @@ CLASSES = {
     "ProcessFamily": "bayesnet.pfn.family",
     "ProposalNetwork": "bayesnet.pfn.proposal",
     "QuadratureNetwork": "bayesnet.pfn.quadrature",
+    "Level": "bayesnet.pfn.level",
     "Places": "bayesnet.pfn.places",
     "Stepper": "bayesnet.pfn.stepper",
     "HyperMap": "bayesnet.pfn.hyper_map",

@@ -44,7 +44,7 @@ def tasks_of(dims=(1, 2, 3), unused=0.2, noise=NOISE):
 def made(tasks, max_dim=3):
     family = ProcessFamily.of(tasks, max_dim)
     network = QuadratureNetwork.create(
-        jax.random.key(1), family, width=16, depth=2, heads=2, hidden=16
+        jax.random.key(1), family, width=16, depth=2, heads=2, hidden=16, max_rows=40
     )
     return family, network
 
@@ -104,7 +104,7 @@ def test_every_node_is_an_exact_process_with_its_evidence(small, n, d):
     shares = np.ravel(nodes.log_share + prior_of(network, cache, used, d))
     column, evidences = 0, []
     for kind, bare in enumerate(network.hyper.kernels):
-        for i in range(network.few.z.shape[1]):
+        for i in range(network.levels[0].places.z.shape[1]):
             hyper, noise = network.hyper.hyper(kind, d, cache.z[kind, i], cache.gates[kind, i])
             length = np.asarray(hyper["lengthscale"], np.float64)
             kernel = bare.name, length, float(hyper["outputscale"])
@@ -126,7 +126,7 @@ def test_shares_are_prior_over_proposal(small):
     """Of a table with one column, where no column is in doubt."""
     family, network = small
     x, y, mask, used = table(6, 1)
-    law = jax.tree.map(np.asarray, network.reader(x, y, mask, used))
+    law = jax.tree.map(np.asarray, network.readers[0](x, y, mask, used))
     nodes = nodes_of(network, x, y, mask, used)
     cache = encode(network, x, y, mask, used)
     prior = prior_of(network, cache, used, 1)
@@ -145,20 +145,20 @@ def test_shares_are_prior_over_proposal(small):
 def test_nodes_lie_in_the_most_probable_components_first(small):
     _, network = small
     x, y, mask, used = table(6, 1)
-    law = jax.tree.map(np.asarray, network.reader(x, y, mask, used))
+    law = jax.tree.map(np.asarray, network.readers[0](x, y, mask, used))
     nodes = nodes_of(network, x, y, mask, used)
     for kind in range(2):
         order = np.argsort(-(law.log_weight + law.log_part[:, kind]))
-        for i in range(network.few.z.shape[1]):
+        for i in range(network.levels[0].places.z.shape[1]):
             component = order[i % 4]
             std = 1.2 * np.exp(law.log_std[component])
-            expected = law.mean[component] + std * network.few.z[kind, i]
+            expected = law.mean[component] + std * network.levels[0].places.z[kind, i]
             np.testing.assert_allclose(nodes.z[kind, i], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_tables_of_many_rows_have_few_nodes(small):
     _, network = small
-    for size, each in ((FEW, 8), (FEW + 1, KEPT)):
+    for size, each in ((FEW, 8), (FEW + 1, KEPT), (41, KEPT)):
         x, y, mask, used = table(size, 1, size=size)
         found = jax.eval_shape(network.nodes, x, y, mask, used)
         assert found.z.shape[:2] == (2, each)
@@ -178,7 +178,9 @@ def test_steps_follow_slopes_that_are_finite_differences(small):
     family, network = small
     x, y, mask, used = table(7, 1)
     nodes = nodes_of(network, x, y, mask, used)
-    silent = eqx.tree_at(lambda n: n.stepper.out, network, jnp.zeros_like(network.stepper.out))
+    stepper = network.levels[0].steppers[0]
+    silent = eqx.tree_at(lambda s: s.out, stepper, jnp.zeros_like(stepper.out))
+    silent = eqx.tree_at(lambda n: n.levels[0].steppers, network, (silent,))
     found = moved(silent, nodes, x, y, mask, used)
 
     def density(kind, z):
@@ -426,7 +428,10 @@ def test_what_cannot_be_trained(tmp_path):
 def test_the_shipped_configuration_is_one():
     configuration = read_configuration("gp")
     assert configuration.decoder == "quadrature"
-    assert configuration.extra == {"nodes": 2, "start": "gp_process"}
+    known = ("nodes", "start", "learn", "share")
+    assert {k: configuration.extra[k] for k in known} == {
+        "nodes": 2, "start": "gp_process", "learn": "all", "share": 0.4
+    }  # fmt: skip
     objective = objective_of(configuration.tasks, configuration.training, **configuration.extra)
     assert objective.reader is not None
 

@@ -29,7 +29,14 @@ def model():
         process, bn.GaussianLikelihood(bn.LogNormal(-1.5, 0.5)), MixedInputs(unused=0), (2,), 8, 2
     )
     network = QuadratureNetwork.create(
-        jax.random.key(0), ProcessFamily.of(tasks, 2), width=8, depth=1, heads=2, hidden=8, nodes=1
+        jax.random.key(0),
+        ProcessFamily.of(tasks, 2),
+        width=8,
+        depth=1,
+        heads=2,
+        hidden=8,
+        nodes=1,
+        max_rows=8,
     )
     bars = Bars(jnp.linspace(-4.0, 4.0, 199), jnp.asarray([0.5, 0.5]))
     pfn = PFN(network, bars, {"name": "own", "dims": (2,), "buckets": (8,), "steps": 0})
