@@ -216,7 +216,7 @@ def test_training_levels_leaves_the_reader_as_it_is():
     it = objective("levels", wide=tasks, share=0.5)
     state = it.start()
     scaled = []
-    for number in range(4):
+    for number in range(8):
         batch = it._batch(number)
         some = np.asarray(batch.mask).sum(axis=1) > 1
         scaled.append(float(jnp.abs(batch.y[some].sum(axis=1)).max()) < 1e-3)
