@@ -143,6 +143,8 @@ def trained(configuration, options):
         return bn.PFN.load(options.folder)
     tasks, training = configuration.tasks, configuration.training
     objective = BarsObjective(tasks, training)
+    if configuration.decoder == "level":
+        raise SystemExit("Pass the file that the run wrote: a level is no checkpoint of its own.")
     if configuration.decoder == "quadrature":
         objective = objective_of(tasks, training, **configuration.extra)
     state, step = restore(options.folder / CHECKPOINT, objective.start(), objective.identity())
@@ -166,7 +168,7 @@ def main() -> None:
         return
     tasks, training = configuration.tasks, configuration.training
     pfn = trained(configuration, options)
-    extra = {k: v for k, v in configuration.extra.items() if v is not None}
+    extra = {k: v for k, v in configuration.extra.items() if isinstance(v, (str, int, float))}
     note = {"note": options.note} if options.note else {}
     pfn = bn.PFN(pfn.network, pfn.bars, pfn.card | extra | note)
     # As users get them: rounded to float16.

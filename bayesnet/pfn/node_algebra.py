@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 
 from bayesnet._types import Array, Float
 from bayesnet.priors.covariance import Named
@@ -18,9 +19,9 @@ from bayesnet.priors.covariance import Named
 _JITTER = 1e-7
 # The least variance of the function at a query, relative to its prior variance: float32 tells no less.
 _LEAST_VARIANCE = 1e-6
-# Rows of matrices that are factorised number by number, and of those that are inverted by their
-# factor; rows of a block of what is multiplied by a factor at queries.
-SMALL, MIDDLE, QUERY_BLOCK = 4, 13, 25
+# Rows of matrices that are factorised row by row, and of those that are inverted by their factor;
+# rows of a block of what is multiplied by a factor at queries.
+SMALL, MIDDLE, QUERY_BLOCK = 7, 13, 25
 
 
 def _matern52(square: Array) -> Array:
@@ -60,7 +61,8 @@ def inverse_root(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
     L_21 = K_21 R_1', the second half has R_2 of K_22 - L_21 L_21' and R_21 = -R_2 L_21 R_1.
     """
     if len(gram) <= SMALL:
-        return _by_elements(gram)
+        found: Array = _by_rows(gram)
+        return found
     k = (len(gram) + 1) // 2
     first = inverse_root(gram[:k, :k])
     below = gram[k:, :k] @ first.T
@@ -68,25 +70,29 @@ def inverse_root(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
     return _joined(first, jnp.zeros_like(below.T), -second @ (below @ first), second)
 
 
-def _by_elements(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """`inverse_root` of a few rows, without a loop: over many matrices each number is a vector."""
-    n = len(gram)
-    low: list[list[Array]] = []
-    root: list[list[Array]] = []
-    for i in range(n):
-        row: list[Array] = []
-        for j in range(i):
-            row.append((gram[i, j] - _dot(row, low[j][:j])) * root[j][j])
-        scale = jax.lax.rsqrt(gram[i, i] - _dot(row, row))
-        below = [-scale * _dot(row[j:], [root[k][j] for k in range(j, i)]) for j in range(i)]
-        low.append(row)
-        root.append([*below, scale])
-    zero = jnp.zeros((), gram.dtype)
-    return jnp.stack([jnp.stack([*row, *[zero] * (n - len(row))]) for row in root])
+@custom_vmap
+def _by_rows(grams: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
+    """`inverse_root` of small matrices, row by row; over the matrices each number is a vector, which
+    is why vmapped axes are gathered instead of left to JAX."""
+    n = grams.shape[-1]
+    flat = jnp.moveaxis(grams.reshape(-1, n, n), 0, -1)
+
+    def step(root: Array, own: Array) -> tuple[Array, None]:
+        # `own` marks the row: no index, whose integer type would depend on the scope.
+        row = jnp.tensordot(own, flat, 1)
+        below = jnp.sum(root * row, axis=1)  # 0 from the row on
+        scale = jax.lax.rsqrt(own @ row - jnp.sum(below**2, axis=0))
+        new = scale * (own[:, None] - jnp.sum(below[:, None] * root, axis=0))
+        return root + own[:, None, None] * new, None
+
+    eye = jnp.eye(n, dtype=grams.dtype)
+    root: Array = jax.lax.scan(step, jnp.zeros_like(flat), eye)[0]
+    return jnp.moveaxis(root, -1, 0).reshape(grams.shape)
 
 
-def _dot(a: list[Array], b: list[Array]) -> Any:
-    return sum(x * y for x, y in zip(a, b, strict=True))
+@_by_rows.def_vmap
+def _by_rows_vmapped(size: int, batched: list[bool], grams: Array) -> tuple[Array, bool]:
+    return _by_rows(grams), True
 
 
 def _joined(a: Array, b: Array, c: Array, d: Array) -> Array:
