@@ -3,7 +3,7 @@
 Weights, Adam and the residual stream stay float32. Inside the loss the matrices of attention layers
 are rounded to bfloat16, and the products with them, forward and backward, are made in it
 (Micikevicius et al. 2018, "Mixed Precision Training", with bfloat16, which needs no loss scaling).
-Norms, distances, softmax, the embedding of inputs, heads and loss stay in float32: a bar is
+Norms, scores with their distances, softmax, the embedding of inputs, heads and loss stay in float32: a bar is
 narrower than the rounding of a bfloat16.
 """
 

@@ -181,8 +181,8 @@ def load(path: str | Path, network: Any = None) -> Any:
         raise FileFormatError(f"{path} does not match its checksum: it was altered after saving.")
     try:
         root = json.loads(description)
-        # A posterior, or a dictionary of such (the command line keeps column names beside it).
-        if "dict" not in root and root["class"] not in CLASSES:
+        # A posterior, or a dictionary or tuple of such (the command line keeps column names beside it).
+        if not {"dict", "tuple"} & set(root) and root["class"] not in CLASSES:
             raise ValueError(f"unknown class {root['class']!r}")
         return _rebuild(root, tensors, network)
     except (InputError, UnsupportedError):
