@@ -306,16 +306,17 @@ def make_data(
     *,
     weight: np.ndarray | None = None,
     pad: bool = True,
+    host: bool = False,
     dtype: Any = jnp.float32,
 ) -> Data:
     """`Data` in scaled coordinates from validated matrices in user units; NaN in y is missing.
 
-    Without `pad` the arrays are NumPy's: a PFN, which pads by itself, reads a table in less time than
-    JAX takes to make them its own.
+    With `host` the arrays stay NumPy's: a PFN reads a table in less time than JAX takes to make them
+    its own.
     """
     n = len(x)
     size = bucket_size(n) if pad else n
-    own: Any = jnp.asarray if pad else np.asarray
+    own: Any = np.asarray if host else jnp.asarray
 
     def padded(a: np.ndarray | None, kind: Any = dtype) -> Any:
         return None if a is None else own(pad_rows(a, size).astype(kind))

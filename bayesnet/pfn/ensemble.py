@@ -41,7 +41,8 @@ class PFNEnsemble:
             (
                 v,
                 PFNPosterior(
-                    self.pfn, make_data(v.inputs(x), v.targets(y), None, plain, pad=False)
+                    self.pfn,
+                    make_data(v.inputs(x), v.targets(y), None, plain, pad=False, host=True),
                 ),
             )
             for v in views

@@ -82,4 +82,4 @@ def prepare(
             "claimed about its accuracy there.",
             stacklevel=3,
         )
-    return make_data(x_matrix, y_matrix, None, scaling, pad=False)
+    return make_data(x_matrix, y_matrix, None, scaling, pad=False, host=True)

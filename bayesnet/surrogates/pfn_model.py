@@ -259,7 +259,12 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         rows = np.concatenate([data.x, x.detach().cpu().numpy()])
         values = np.concatenate([data.y, y.detach().cpu().numpy()])
         table = make_data(
-            rows * scaling.x_scale + scaling.x_loc, scaling.y_out(values), None, scaling, pad=False
+            rows * scaling.x_scale + scaling.x_loc,
+            scaling.y_out(values),
+            None,
+            scaling,
+            pad=False,
+            host=True,
         )
         bridge = self._bridge
         self.fitted, self._more = PFNPosterior(self.fitted.pfn, table), None
