@@ -23,6 +23,7 @@ from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.importance import WIDER, HyperProposal, Weighted, systematic, weigh
 from bayesnet.pfn.joint_tasks import JointTasks
 from bayesnet.pfn.loop import run_loop
+from bayesnet.pfn.precision import cast
 from bayesnet.pfn.proposal import ProposalNetwork, ProposedLaw
 from bayesnet.pfn.proposal_training import ProposalObjective, ProposalState
 from bayesnet.pfn.settings import Training
@@ -129,10 +130,7 @@ class AmortisedProcess:
 
     def cast(self, dtype: Any) -> AmortisedProcess:
         """The same with weights of another precision."""
-        network = jax.tree.map(
-            lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, self.network
-        )
-        return AmortisedProcess(network, self.family, self.card)
+        return AmortisedProcess(cast(self.network, dtype), self.family, self.card)
 
     def fit(
         self,

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,6 +25,7 @@ from bayesnet.pfn.correlated_inputs import CorrelatedInputs
 from bayesnet.pfn.inputs import as_input_law
 from bayesnet.pfn.loop import run_loop
 from bayesnet.pfn.many import in_blocks, tables_of, wide
+from bayesnet.pfn.precision import cast
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.setup import load_pretrained, make_card, training_of
 from bayesnet.pfn.table import LONGER
@@ -97,10 +96,7 @@ class ClassPFN:
 
     def cast(self, dtype: Any) -> ClassPFN:
         """The same weights in another precision."""
-        network = jax.tree.map(
-            lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, self.network
-        )
-        return ClassPFN(network, self.card)
+        return ClassPFN(cast(self.network, dtype), self.card)
 
     @staticmethod
     def train(

@@ -21,6 +21,7 @@ from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.checkpoint import signature
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.nodes import Nodes
+from bayesnet.pfn.precision import cast
 from bayesnet.pfn.proposal import ProposalNetwork
 from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.settings import State, Training
@@ -141,12 +142,8 @@ def _by_nodes(network: QuadratureNetwork, nodes: Nodes, batch: Batch) -> tuple[A
     """The losses of y and of f, and the gradient of what is minimised in the nodes and in the steppers; in
     float64."""
     with jax.enable_x64(True):
-        wide = jax.tree.map(_wide, (network, nodes, batch))
+        wide = cast((network, nodes, batch), jnp.float64)
         return jax.block_until_ready(_loss_gradient(*wide))  # type: ignore[no-any-return]
-
-
-def _wide(a: Any) -> Any:
-    return jnp.asarray(a, jnp.float64) if eqx.is_inexact_array(a) else a
 
 
 @eqx.filter_jit

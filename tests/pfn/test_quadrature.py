@@ -12,7 +12,7 @@ from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.configurations import read_configuration
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.inputs import MixedInputs
-from bayesnet.pfn.node_algebra import evidence_of, explained, inverse_root, matrix
+from bayesnet.pfn.node_algebra import evidence_of, explained, inverse, inverse_root, matrix
 from bayesnet.pfn.pfn import train_quadrature
 from bayesnet.pfn.quadrature import FEW, KEPT, QuadratureNetwork
 from bayesnet.pfn.quadrature_run import objective_of
@@ -290,21 +290,22 @@ def test_without_rows_it_is_the_prior_at_its_nodes(small):
     np.testing.assert_allclose(laws[:, 1, 2] - laws[:1, 1, 2], 0.0, atol=1e-5)
 
 
-def test_gradient_of_the_inverse_root():
+@pytest.mark.parametrize(("function", "n"), [(inverse_root, 6), (inverse, 15)])
+def test_gradients_of_roots_and_inverses(function, n):
     rng = np.random.default_rng(0)
-    a, w, step = rng.normal(size=(6, 9)), rng.normal(size=(6, 6)), rng.normal(size=(6, 6))
+    a, w, step = rng.normal(size=(n, n + 3)), rng.normal(size=(n, n)), rng.normal(size=(n, n))
     step = step + step.T
     with jax.enable_x64(True):
         gram = jnp.asarray(a @ a.T)
 
         def f(g):
-            return jnp.sum(w * inverse_root(g))
+            return jnp.sum(w * function(g))
 
         slope = jnp.sum(jax.grad(f)(gram) * step)
         central = (f(gram + 1e-6 * step) - f(gram - 1e-6 * step)) / 2e-6
         np.testing.assert_allclose(slope, central, rtol=1e-6)
         np.testing.assert_allclose(
-            inverse_root(gram) @ np.linalg.cholesky(gram), np.eye(6), atol=1e-9
+            inverse_root(gram) @ np.linalg.cholesky(gram), np.eye(n), atol=1e-9
         )
 
 
