@@ -165,11 +165,12 @@ def standardization(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (ddof 0) of each column; scale 1 where it is constant.
 
-    Over the values that are not NaN, each row counted `weight` (n,) times.
+    Of a matrix (n, d), over the values that are not NaN, each row counted `weight` (n,) times;
+    where none is missing, of any number of matrices (..., n, d).
     """
     present = ~np.isnan(a)
     if weight is None and present.all():
-        loc, scale = a.mean(axis=0), a.std(axis=0)
+        loc, scale = a.mean(axis=-2), a.std(axis=-2)
     else:
         share = present * (1.0 if weight is None else weight[:, None])
         total = share.sum(axis=0)

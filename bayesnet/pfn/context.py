@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from bayesnet.pfn.transformer import pad_columns
-
 # Query rows of one call of the compiled program; what is left is padded to the smaller one. Few
 # sizes, so that a row has the same answer (to the last bit, below 129 rows) whatever comes with it.
 CHUNKS = (128, 1024)
@@ -17,16 +15,16 @@ CHUNKS = (128, 1024)
 def pad_context(
     pfn: Any, x: np.ndarray, y: np.ndarray, extra: int = 0
 ) -> tuple[Any, Any, Any, Any]:
-    """x (b, D), y (m, b), mask (b,) and used columns (D,), b the bucket of n + extra rows."""
-    n = len(x)
+    """Of x (..., n, d) and y (..., n, m): x (..., b, D), y (..., m, b), mask (b,) and used columns (D,),
+    b the bucket of n + extra rows."""
+    *tables, n, d = x.shape
     size = next((b for b in pfn.card["buckets"] if n + extra <= b), n + extra)
-    padded, used = pad_columns(np.asarray(x, np.float32), pfn.network.max_dim)
-    rows = np.zeros((size, padded.shape[1]), np.float32)
-    rows[:n] = padded
-    targets = np.zeros((y.shape[1], size), np.float32)
-    targets[:, :n] = y.T
-    mask = np.arange(size) < n
-    return rows, targets, mask, used
+    rows = np.zeros((*tables, size, pfn.network.max_dim), np.float32)
+    rows[..., :n, :d] = x
+    targets = np.zeros((*tables, y.shape[-1], size), np.float32)
+    targets[..., :n] = np.swapaxes(y, -1, -2)
+    used = (np.arange(pfn.network.max_dim) < d).astype(np.float32)
+    return rows, targets, np.arange(size) < n, used
 
 
 def chunks(x: np.ndarray) -> Iterator[tuple[Any, int]]:

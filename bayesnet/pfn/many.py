@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, ArrayLike, Float
-from bayesnet.data import as_matrix
+from bayesnet.data import as_matrix, standardization
 from bayesnet.devices import current_platform, run_side_by_side
 from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
@@ -62,8 +62,11 @@ def in_blocks(program: Any, *arrays: np.ndarray) -> Any:
 def tables_of(
     X: ArrayLike, y: ArrayLike, X_new: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """X (t, n, d), y (t, n) and X_new (t, q, d) as arrays. Raises `InputError` for other shapes."""
-    x, targets, new = np.asarray(X, np.float64), np.asarray(y), np.asarray(X_new, np.float64)
+    """X (t, n, d), y (t, n) and X_new (t, q, d) as arrays, X and X_new finite.
+
+    Raises `InputError` for other shapes, and for what is not a number.
+    """
+    x, targets, new = _numbers("X", X), np.asarray(y), _numbers("X_new", X_new)
     shapes = f"got X {x.shape}, y {targets.shape}, X_new {new.shape}"
     if x.ndim != 3 or targets.shape != x.shape[:2] or new.ndim != 3:
         raise InputError(f"X must be (t, n, d), y (t, n), X_new (t, q, d); {shapes}.")
@@ -72,11 +75,27 @@ def tables_of(
     return x, targets, new
 
 
+def _numbers(name: str, a: ArrayLike) -> np.ndarray:
+    try:
+        array = np.asarray(a, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be an array of numbers: {error}.") from error
+    bad = ~np.isfinite(array)
+    if bad.any():
+        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise InputError(
+            f"{name} holds NaN or infinity (first at {at}: table, row). Drop or impute those rows first."
+        )
+    return array
+
+
 def predict_many(
     pfn: Any, X: ArrayLike, y: ArrayLike, X_new: ArrayLike, ensemble: int
 ) -> list[Prediction]:
     """See `PFN.predict_many`."""
-    x, targets, new = tables_of(X, np.asarray(y, np.float64), X_new)
+    x, targets, new = tables_of(X, _numbers("y", y), X_new)
+    if isinstance(pfn.network, QuadratureNetwork) and ensemble == 1:
+        return _mixtures(pfn, x, targets, new)
     posteriors = [
         pfn.fit(a, b, warn=False, ensemble=ensemble) for a, b in zip(x, targets, strict=True)
     ]
@@ -85,12 +104,11 @@ def predict_many(
     # One table after the other, and of each its views.
     seen = [pair for p, rows in zip(posteriors, scaled, strict=True) for pair in _views(p, rows)]
     contexts = [pad_context(pfn, p.data.x, p.data.y) for p, _ in seen]
-    if isinstance(pfn.network, QuadratureNetwork) and ensemble == 1:
-        return _mixtures(pfn, posteriors, contexts, np.stack(scaled))
     q = new.shape[1]
     rows = np.stack([rows for _, rows in seen]).astype(np.float32)
     queries, used = pad_columns(wide(rows), pfn.network.max_dim)
-    x, targets, mask = _stacked(contexts)
+    x, targets = np.stack([c[0] for c in contexts]), np.stack([c[1][0] for c in contexts])
+    mask = contexts[0][2]  # that of all
     program = partial(_bars, pfn.network, pfn.bars, mask, used)
     logits = in_blocks(program, x, targets, queries)
     of_y, of_f = (np.asarray(a)[:, :q, None] for a in logits)
@@ -111,23 +129,26 @@ def wide(rows: np.ndarray) -> np.ndarray:
     return np.pad(rows, ((0, 0), (0, size - q), (0, 0)))
 
 
-def _stacked(contexts: list[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows and targets of padded contexts, and the mask, which is that of all."""
-    return np.stack([c[0] for c in contexts]), np.stack([c[1][0] for c in contexts]), contexts[0][2]
-
-
-def _mixtures(
-    pfn: Any, posteriors: list[Any], contexts: list[Any], scaled: np.ndarray
-) -> list[Prediction]:
-    """The predictions at scaled rows (t, q, d) of tables of a quadrature."""
-    q, used = scaled.shape[1], contexts[0][3]
-    x, y, mask = _stacked(contexts)
+def _mixtures(pfn: Any, x: np.ndarray, y: np.ndarray, new: np.ndarray) -> list[Prediction]:
+    """The predictions of a quadrature; tables are scaled together, for one by one takes a tenth of it all."""
+    pfn.limits.check_columns(x.shape[2])
+    pfn.limits.check_rows(x.shape[1])
+    x_loc, x_scale = (a[:, None] for a in standardization(x))
+    loc, scale = standardization(y[..., None])
+    targets = (y - loc) / scale
+    rows, targets, mask, used = pad_context(pfn, (x - x_loc) / x_scale, targets[..., None])
+    scaled = (new - x_loc) / x_scale
     program = partial(quadrature.many, pfn.network, mask, used)
-    numbers = in_blocks(program, x, y, wide(scaled.astype(np.float32)))[:, :q]
-    return [
-        quadrature.prediction(p.data, pfn.network, p.processes, scaled[i], numbers[i : i + 1])
-        for i, p in enumerate(posteriors)
-    ]
+    found = in_blocks(program, rows, targets[:, 0], wide(scaled.astype(np.float32)))
+    laws = quadrature.in_units(found[:, : new.shape[1]], loc[:, 0], scale[:, 0])
+
+    def one(i: int) -> Prediction:
+        # Asked for joint laws, a prediction conditions its table anew, once.
+        processes = cache(lambda: pfn.fit(x[i], y[i], warn=False).processes())
+        own = tuple(a[..., i : i + 1] for a in laws)
+        return quadrature.prediction(own, pfn.network, processes, scaled[i], scale[i])
+
+    return [one(i) for i in range(len(x))]
 
 
 def _views(posterior: Any, scaled: np.ndarray) -> list[tuple[PFNPosterior, np.ndarray]]:

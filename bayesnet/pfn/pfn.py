@@ -58,6 +58,13 @@ class PFN:
         """The most columns that it accepts; it was trained for those of `card["dims"]`."""
         return self.network.max_dim
 
+    @property
+    def limits(self) -> Limits:
+        """What tables are accepted."""
+        return Limits(
+            self.max_dim, self.max_rows, tuple(self.card["dims"]), self.card.get("scaling")
+        )
+
     def law(self, logits: np.ndarray) -> BarDistribution:
         """The laws in scaled coordinates that logits (..., k) stand for, in NumPy's float64."""
         edges, tails = (np.asarray(a, np.float64) for a in (self.bars.edges, self.bars.tails))
@@ -175,10 +182,7 @@ class PFN:
         fewer than 1 view.
         """
         views = self._views(ensemble)
-        limits = Limits(
-            self.max_dim, self.max_rows, tuple(self.card["dims"]), self.card.get("scaling")
-        )
-        data = prepare(X, y, limits, scaling=scaling, longer=longer, seed=seed, warn=warn)
+        data = prepare(X, y, self.limits, scaling=scaling, longer=longer, seed=seed, warn=warn)
         posterior = PFNPosterior(self, data)
         if warn:
             self._warn(posterior)

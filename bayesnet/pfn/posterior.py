@@ -73,8 +73,9 @@ class PFNPosterior:
         if isinstance(self.pfn.network, QuadratureNetwork):
             tables, mask, used = self.processes()
             numbers = quadrature.at_rows(self.pfn.network, tables, mask, used, scaled)
+            laws = quadrature.in_units(numbers, scaling.y_loc, scaling.y_scale)
             return quadrature.prediction(
-                self.data, self.pfn.network, self.processes, scaled, numbers
+                laws, self.pfn.network, self.processes, scaled, scaling.y_scale
             )
         return self.prediction(matrix, *self.logits(scaled))
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._types import Array, Float
-from bayesnet.data import Data
 from bayesnet.pfn.context import chunks
 from bayesnet.pfn.node_algebra import joint_at
 from bayesnet.pfn.nodes import Conditioned
@@ -76,27 +75,34 @@ def many(
     return jax.vmap(one)(x, y, queries)
 
 
-def prediction(
-    data: Data,
-    network: QuadratureNetwork,
-    processes: Processes,
-    scaled: np.ndarray,
+def in_units(
     numbers: Float[np.ndarray, "m n 2 3 c"],
-) -> ProcessPrediction:
-    """The law in user units at scaled rows (n, d), given what `mixture` says there.
-
-    `processes` is called where joint laws are asked for: it gives what `condition` gives, the mask,
-    and the columns used.
-    """
-    scaling = data.scaling
+    loc: Float[np.ndarray, " m"],
+    scale: Float[np.ndarray, " m"],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Means, sds of f and of the noise (c, n, m), and log weights (c, m) of what `mixture` says, in units
+    of targets with that location and scale."""
     a = np.moveaxis(np.asarray(numbers, np.float64), (4, 1, 0), (0, 1, 2))  # c n m 2 3
     variance = np.exp(2 * a[..., 2])
     function = np.sqrt(variance[..., 1])
     noise = np.sqrt(np.maximum(variance[..., 0] - variance[..., 1], 0.0))
+    return a[..., 0, 1] * scale + loc, function * scale, noise * scale, a[:, 0, :, 0, 0]
+
+
+def prediction(
+    laws: tuple[np.ndarray, ...],
+    network: QuadratureNetwork,
+    processes: Processes,
+    scaled: np.ndarray,
+    scale: Float[np.ndarray, " m"],
+) -> ProcessPrediction:
+    """The law in user units at scaled rows (n, d), given what `in_units` says there; `scale`: of y.
+
+    `processes` is called where joint laws are asked for: it gives what `condition` gives, the mask,
+    and the columns used.
+    """
+    location, function, noise, weight = laws
     nodes, _, m = function.shape
-    location = a[..., 0, 1] * scaling.y_scale + scaling.y_loc
-    function, noise = function * scaling.y_scale, noise * scaling.y_scale
-    weight = a[:, 0, :, 0, 0]
     return ProcessPrediction(
         location,
         function,
@@ -106,15 +112,15 @@ def prediction(
         np.full(m, np.inf),
         np.arange(nodes),
         False,
-        partial(joint_covariance, data, network, processes, scaled),
+        partial(joint_covariance, network, processes, scaled, scale),
     )
 
 
 def joint_covariance(
-    data: Data,
     network: QuadratureNetwork,
     processes: Processes,
     scaled: np.ndarray,
+    scale: Float[np.ndarray, " m"],
     node: int,
     output: int,
 ) -> np.ndarray:
@@ -125,7 +131,7 @@ def joint_covariance(
         table = jax.tree.map(lambda a: jnp.asarray(np.asarray(a[output]), jnp.float64), tables)
         rows = jnp.asarray(scaled, jnp.float64)
         found = np.asarray(_covariance(network, table, mask, used, rows, kind, at))
-    return found * float(data.scaling.y_scale[output]) ** 2
+    return found * float(scale[output]) ** 2
 
 
 @partial(jax.jit, static_argnames=("kind", "at"))

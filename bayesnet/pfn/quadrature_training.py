@@ -206,8 +206,11 @@ def _update(
 ) -> tuple[QuadratureNetwork, Any]:
     _, pull = jax.vjp(lambda n: _of_tables(eqx.combine(n, network), batch), learned)
     (gradient,) = pull(by)
-    moved = eqx.tree_at(_steppers, jax.tree.map(jnp.zeros_like, network), by_steppers)
-    both = jax.tree.map(jnp.add, gradient, _like(learned, moved))
+    # Steps are not learned through nodes; None marks those that are not learned at all.
+    own = jax.tree.map(
+        lambda a, by: None if a is None else by, _steppers(gradient), by_steppers, is_leaf=_is_none
+    )
+    both = eqx.tree_at(_steppers, gradient, own, is_leaf=_is_none)
     # Once in thousands of steps a table has a loss but no second derivatives: such a step is left out.
     finite = jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(both)]).all()
     both = jax.tree.map(lambda a: jnp.where(finite, a, 0.0), both)
@@ -215,8 +218,5 @@ def _update(
     return eqx.apply_updates(network, updates), optimiser
 
 
-def _like(learned: QuadratureNetwork, gradient: QuadratureNetwork) -> QuadratureNetwork:
-    """`gradient` without what is not learned."""
-    return jax.tree.map(
-        lambda a, by: None if a is None else by, learned, gradient, is_leaf=lambda a: a is None
-    )
+def _is_none(a: Any) -> bool:
+    return a is None

@@ -41,6 +41,22 @@ class Limits:
             )
         return Scaling(**{name: np.asarray(a) for name, a in self.scalings[str(d)].items()})
 
+    def check_columns(self, d: int) -> None:
+        """Raises `InputError` for more columns than are accepted."""
+        if d > self.max_dim:
+            raise InputError(
+                f"X has {d} columns, this PFN accepts at most {self.max_dim}: choose columns, or use "
+                'another method such as inference="hmc".'
+            )
+
+    def check_rows(self, n: int) -> None:
+        """Raises `InputError` for more rows than are accepted."""
+        if n > self.max_rows:
+            raise InputError(
+                f"The table has {n} rows, this PFN was trained for at most {self.max_rows}: pass "
+                'longer="subsample" to `fit` for a random choice of them, or use another method.'
+            )
+
 
 def prepare(
     X: ArrayLike,
@@ -60,17 +76,10 @@ def prepare(
         raise unknown_name("value of longer", longer, LONGER)
     x_matrix, y_matrix, _ = check_table(X, y)
     n, d = x_matrix.shape
-    if d > limits.max_dim:
-        raise InputError(
-            f"X has {d} columns, this PFN accepts at most {limits.max_dim}: choose columns, or use "
-            'another method such as inference="hmc".'
-        )
-    if n > limits.max_rows:
-        if longer == "error":
-            raise InputError(
-                f"The table has {n} rows, this PFN was trained for at most {limits.max_rows}: pass "
-                'longer="subsample" for a random choice of them, or use another method.'
-            )
+    limits.check_columns(d)
+    if longer == "error":
+        limits.check_rows(n)
+    elif n > limits.max_rows:
         chosen = np.sort(np.random.default_rng(seed).permutation(n)[: limits.max_rows])
         x_matrix, y_matrix = x_matrix[chosen], y_matrix[chosen]
     scaling = limits.scaling(d) or scaling

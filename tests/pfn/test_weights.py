@@ -50,8 +50,44 @@ def test_the_function_is_uncertain_far_from_the_table(pfn):
     assert near < 0.3 * far
 
 
+def test_many_tables_of_a_quadrature_are_the_tables_one_by_one(pfn):
+    rng = np.random.default_rng(4)
+    x = 5 + 3 * rng.normal(size=(9, 60, 2))
+    y = 100 + 20 * np.sin(x[..., 0]) + rng.normal(size=(9, 60))
+    y[2] = 7.0  # a constant target has no scale
+    new = 5 + 3 * rng.normal(size=(9, 3, 2))
+    together = pfn.predict_many(x, y, new)
+    for i in (0, 2, 8):
+        alone = pfn.fit(x[i], y[i], warn=False).predict(new[i], warn=False)
+        for name in ("mean", "std", "epistemic_std"):
+            np.testing.assert_allclose(
+                getattr(together[i], name), getattr(alone, name), rtol=2e-3, atol=0.01
+            )
+        np.testing.assert_allclose(
+            together[i].sample(1, 5), alone.sample(1, 5), rtol=2e-3, atol=0.05
+        )
+
+
+@pytest.mark.parametrize("wrong", ["X", "y", "X_new"])
+def test_many_tables_name_the_one_that_is_wrong(pfn, wrong):
+    tables = {"X": np.ones((3, 4, 2)), "y": np.ones((3, 4)), "X_new": np.ones((3, 5, 2))}
+    at = (2, 1) if wrong == "y" else (2, 1, 0)
+    tables[wrong][at] = np.nan
+    with pytest.raises(bn.InputError, match=rf"{wrong} holds NaN or infinity \(first at \(2, 1"):
+        pfn.predict_many(**tables)
+    with pytest.raises(bn.InputError, match="must be an array of numbers"):
+        pfn.predict_many(**tables | {wrong: "text"})
+
+
+def test_many_tables_are_of_the_sizes_that_one_may_have(pfn):
+    with pytest.raises(bn.InputError, match="11 columns, this PFN accepts at most 10"):
+        pfn.predict_many(np.zeros((2, 4, 11)), np.zeros((2, 4)), np.zeros((2, 1, 11)))
+    with pytest.raises(bn.InputError, match="101 rows, this PFN was trained for at most 100"):
+        pfn.predict_many(np.zeros((2, 101, 1)), np.zeros((2, 101)), np.zeros((2, 1, 1)))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param("bnn", marks=pytest.mark.slow), "heavy"])
+@pytest.mark.parametrize("name", ["bnn", "heavy"])
 def test_weights_of_other_priors(name):
     """What their cards claim, on new tables: 90 % intervals hold 90 % of what the prior draws."""
     assert (WEIGHTS / f"{name}.safetensors").stat().st_size < 12e6

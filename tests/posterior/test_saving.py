@@ -41,6 +41,15 @@ def test_a_loaded_posterior_is_the_same(small_posterior, saved):
     assert again.states == ()
 
 
+def test_a_tuple_of_arrays_is_loaded_as_one(tmp_path):
+    kept = (np.arange(3.0), {"a": np.ones((2, 2), np.float16)})
+    saving.save(kept, tmp_path / "pair.safetensors")
+    first, second = saving.load(tmp_path / "pair.safetensors")
+    np.testing.assert_array_equal(first, kept[0])
+    np.testing.assert_array_equal(second["a"], kept[1]["a"])
+    assert second["a"].dtype == np.float16
+
+
 @pytest.mark.slow
 def test_row_variances_known_noise_and_laws_survive(tmp_path):
     x, y = np.arange(6.0)[:, None], np.arange(6.0)
