@@ -72,7 +72,7 @@ def score(
         # Padded as tables of users are.
         rows = next((b for b in pfn.card["buckets"] if n <= b), tasks.max_rows)
         batch = padded(batch.rows(rows), pfn.max_dim)
-        excess, u = _scores((pfn.network, pfn.bars), batch, jax.random.fold_in(key, 1))
+        excess, u = _scores((pfn.network_for(d), pfn.bars), batch, jax.random.fold_in(key, 1))
         excesses.append(np.asarray(excess, np.float64))
         transforms.append(np.asarray(u, np.float64).reshape(each, -1))
     excess, u = np.concatenate(excesses), np.concatenate(transforms)

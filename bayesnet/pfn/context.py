@@ -19,11 +19,11 @@ def pad_context(
     b the bucket of n + extra rows."""
     *tables, n, d = x.shape
     size = next((b for b in pfn.card["buckets"] if n + extra <= b), n + extra)
-    rows = np.zeros((*tables, size, pfn.network.max_dim), np.float32)
+    rows = np.zeros((*tables, size, pfn.max_dim), np.float32)
     rows[..., :n, :d] = x
     targets = np.zeros((*tables, y.shape[-1], size), np.float32)
     targets[..., :n] = np.swapaxes(y, -1, -2)
-    used = (np.arange(pfn.network.max_dim) < d).astype(np.float32)
+    used = (np.arange(pfn.max_dim) < d).astype(np.float32)
     return rows, targets, np.arange(size) < n, used
 
 

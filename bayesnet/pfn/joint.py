@@ -34,7 +34,7 @@ def correlations(posterior: Any, matrix: np.ndarray) -> tuple[np.ndarray, np.nda
     law_y, law_f = pfn.law(logits_y), pfn.law(logits_f)
     mean_y, sd_y, sd_f = law_y.mean, np.sqrt(law_y.variance), np.sqrt(law_f.variance)
     size = next((c for c in SIZES if n <= c), n)
-    queries = jnp.asarray(pad(pad_columns(scaled, pfn.network.max_dim)[0], size))
+    queries = jnp.asarray(pad(pad_columns(scaled, pfn.max_dim)[0], size))
     out_f: list[np.ndarray] = []
     out_y: list[np.ndarray] = []
     for j in range(data.out_dim):
@@ -42,7 +42,7 @@ def correlations(posterior: Any, matrix: np.ndarray) -> tuple[np.ndarray, np.nda
         new_y = np.stack([mean_y[:, j] + s * sd_y[:, j] for s in (1.0, -1.0)], axis=1)
         moved = np.asarray(
             _look_ahead(
-                pfn.network,
+                posterior.network,
                 pfn.bars,
                 (x, y[0], mask.at[at].set(True), used),
                 jnp.asarray(at),
@@ -72,7 +72,7 @@ def sample_paths(posterior: Any, matrix: np.ndarray, num: int, seed: int) -> np.
         raise InputError(f"num must be at least 1, got {num}.")
     check_room(posterior, n)
     scaled = data.scaling.x_in(matrix).astype(np.float32)
-    points, _ = pad_columns(scaled, pfn.network.max_dim)
+    points, _ = pad_columns(scaled, pfn.max_dim)
     rng = np.random.default_rng(seed)
     order = np.argsort(rng.uniform(size=(num, n)), axis=1)
     uniforms = rng.uniform(size=(num, n)).astype(np.float32)
@@ -84,7 +84,9 @@ def sample_paths(posterior: Any, matrix: np.ndarray, num: int, seed: int) -> np.
         for start in range(0, num, TOGETHER):
             at = np.arange(start, start + min(num, TOGETHER)) % num  # blocks of one size
             block = jnp.asarray(points[order[at]]), jnp.asarray(uniforms[at])
-            parts.append(path_values(pfn.network, pfn.bars, context, jnp.asarray(rows), *block))
+            parts.append(
+                path_values(posterior.network, pfn.bars, context, jnp.asarray(rows), *block)
+            )
         drawn = np.concatenate([np.asarray(a) for a in parts])[:num]
         unsorted = np.empty_like(drawn)
         np.put_along_axis(unsorted, order, drawn, axis=1)

@@ -106,10 +106,10 @@ def predict_many(
     contexts = [pad_context(pfn, p.data.x, p.data.y) for p, _ in seen]
     q = new.shape[1]
     rows = np.stack([rows for _, rows in seen]).astype(np.float32)
-    queries, used = pad_columns(wide(rows), pfn.network.max_dim)
+    queries, used = pad_columns(wide(rows), pfn.max_dim)
     x, targets = np.stack([c[0] for c in contexts]), np.stack([c[1][0] for c in contexts])
     mask = contexts[0][2]  # that of all
-    program = partial(_bars, pfn.network, pfn.bars, mask, used)
+    program = partial(_bars, pfn.network_for(new.shape[2]), pfn.bars, mask, used)
     logits = in_blocks(program, x, targets, queries)
     of_y, of_f = (np.asarray(a)[:, :q, None] for a in logits)
     found: list[Prediction] = []
@@ -138,7 +138,8 @@ def _mixtures(pfn: Any, x: np.ndarray, y: np.ndarray, new: np.ndarray) -> list[P
     targets = (y - loc) / scale
     rows, targets, mask, used = pad_context(pfn, (x - x_loc) / x_scale, targets[..., None])
     scaled = (new - x_loc) / x_scale
-    program = partial(quadrature.many, pfn.network, mask, used)
+    network = pfn.network_for(x.shape[2])
+    program = partial(quadrature.many, network, mask, used)
     found = in_blocks(program, rows, targets[:, 0], wide(scaled.astype(np.float32)))
     laws = quadrature.in_units(found[:, : new.shape[1]], loc[:, 0], scale[:, 0])
 
@@ -146,7 +147,7 @@ def _mixtures(pfn: Any, x: np.ndarray, y: np.ndarray, new: np.ndarray) -> list[P
         # Asked for joint laws, a prediction conditions its table anew, once.
         processes = cache(lambda: pfn.fit(x[i], y[i], warn=False).processes())
         own = tuple(a[..., i : i + 1] for a in laws)
-        return quadrature.prediction(own, pfn.network, processes, scaled[i], scale[i])
+        return quadrature.prediction(own, network, processes, scaled[i], scale[i])
 
     return [one(i) for i in range(len(x))]
 

@@ -50,7 +50,7 @@ def log_density(
     """Log joint density (s,), in scaled coordinates, of targets (s, n) at rows `matrix[order]`, order (s, n),
     asked for one after the other, for one output."""
     pfn, data, (sets, n) = posterior.pfn, posterior.data, order.shape
-    points, _ = pad_columns(data.scaling.x_in(matrix).astype(np.float32), pfn.network.max_dim)
+    points, _ = pad_columns(data.scaling.x_in(matrix).astype(np.float32), pfn.max_dim)
     x, y, _, used = pad_context(pfn, data.x, data.y[:, output : output + 1], extra=n)
     rows, base_x, base_y = data.num_rows, np.asarray(x), np.asarray(y[0])
     out = np.empty(sets * n)
@@ -65,7 +65,7 @@ def log_density(
         mask = np.arange(len(base_y)) < (rows + i)[:, None]
         given = [jnp.asarray(a) for a in (tables, values, mask, points[order[at, i]])]
         value = jnp.asarray(targets[at, i], jnp.float32)
-        found = _log_density(pfn.network, pfn.bars, given, used, value)
+        found = _log_density(posterior.network, pfn.bars, given, used, value)
         out[start : start + BLOCK] = np.asarray(found)[: len(out) - start]
     return out.reshape(sets, n).sum(axis=1)
 

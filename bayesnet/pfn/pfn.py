@@ -65,6 +65,11 @@ class PFN:
             self.max_dim, self.max_rows, tuple(self.card["dims"]), self.card.get("scaling")
         )
 
+    def network_for(self, d: int) -> Transformer | QuadratureNetwork:
+        """The network as it takes tables of `d` columns."""
+        own = self.network
+        return own.for_columns(d) if isinstance(own, QuadratureNetwork) else own
+
     def law(self, logits: np.ndarray) -> BarDistribution:
         """The laws in scaled coordinates that logits (..., k) stand for, in NumPy's float64."""
         edges, tails = (np.asarray(a, np.float64) for a in (self.bars.edges, self.bars.tails))

@@ -38,15 +38,20 @@ class PFNPosterior:
     data: Data
 
     @cached_property
+    def network(self) -> Any:
+        """The network as it takes tables of these columns."""
+        return self.pfn.network_for(self.data.in_dim)
+
+    @cached_property
     def _context(self) -> tuple[Any, Array, Array]:
         """The encoded context of every output (leading axis m), its mask, and the columns used."""
         x, y, mask, used = pad_context(self.pfn, self.data.x, self.data.y)
-        return encode(self.pfn.network, x, y, mask, used), mask, used
+        return encode(self.network, x, y, mask, used), mask, used
 
     @cached_property
     def _processes(self) -> tuple[Any, Array, Array]:
         x, y, mask, used = pad_context(self.pfn, self.data.x, self.data.y)
-        tables = quadrature.condition(self.pfn.network, x, y, mask, used, self.data.in_dim)
+        tables = quadrature.condition(self.network, x, y, mask, used, self.data.in_dim)
         return tables, mask, used
 
     def processes(self) -> tuple[Any, Array, Array]:
@@ -70,12 +75,12 @@ class PFNPosterior:
         scaled = scaling.x_in(matrix)
         if warn:
             warn_of_far(scaled)
-        if isinstance(self.pfn.network, QuadratureNetwork):
+        if isinstance(self.network, QuadratureNetwork):
             tables, mask, used = self.processes()
-            numbers = quadrature.at_rows(self.pfn.network, tables, mask, used, scaled)
+            numbers = quadrature.at_rows(self.network, tables, mask, used, scaled)
             laws = quadrature.in_units(numbers, scaling.y_loc, scaling.y_scale)
             return quadrature.prediction(
-                laws, self.pfn.network, self.processes, scaled, scaling.y_scale
+                laws, self.network, self.processes, scaled, scaling.y_scale
             )
         return self.prediction(matrix, *self.logits(scaled))
 
@@ -100,7 +105,7 @@ class PFNPosterior:
         self, cache: Any, mask: Any, used: Any, scaled: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Logits (m, n, k) of the bars of y and of f at scaled inputs, given an encoded context."""
-        network, bars = self.pfn.network, self.pfn.bars
+        network, bars = self.network, self.pfn.bars
         padded, _ = pad_columns(np.asarray(scaled, np.float32), network.max_dim)
         parts = [
             [np.asarray(a)[:, :count] for a in decode(network, bars, cache, mask, rows, used)]
@@ -170,7 +175,7 @@ class PFNPosterior:
     def _levels(self, context: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The probability transforms (m, q) of scaled targets y (q, m) at rows x, given a padded context."""
         rows, targets, mask, used = context
-        network = self.pfn.network
+        network = self.network
         if isinstance(network, QuadratureNetwork):
             tables = quadrature.condition(network, rows, targets, mask, used, self.data.in_dim)
             laws = quadrature.at_rows(network, tables, mask, used, x)[:, :, 0]

@@ -12,6 +12,7 @@ algebra.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -45,6 +46,9 @@ _HALF_LOG_2PI = 0.9189385332046727
 # Rows up to which tables have as many nodes as asked for; beyond, where hyper-parameters are better
 # known, KEPT of each kind.
 FEW, KEPT = 20, 3
+# From so many columns on, of whose lengthscales fewer rows tell less, each level goes on for as many
+# rows as the next one else: 0.01 to 0.03 nats closer to the exact law, at less than twice the time.
+WIDE = 4
 
 
 class QuadratureNetwork(eqx.Module):
@@ -107,6 +111,14 @@ class QuadratureNetwork(eqx.Module):
     def max_dim(self) -> int:
         """The largest number of columns."""
         return self.readers[0].max_dim
+
+    def for_columns(self, d: int) -> QuadratureNetwork:
+        """This network as it takes tables of `d` columns: with more nodes if these are many."""
+        if d < WIDE or len(self.levels) == 1:
+            return self
+        pairs = zip(self.levels[:-1], self.levels[1:], strict=True)
+        levels = tuple(replace(level, rows=longer.rows) for level, longer in pairs)
+        return replace(self, levels=levels)
 
     def level(self, rows: int) -> Level:
         """How tables of so many rows, padding included, are treated."""

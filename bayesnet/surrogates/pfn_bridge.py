@@ -63,7 +63,7 @@ class PFNBridge:
     def __init__(
         self, posterior: PFNPosterior, *, dtype: torch.dtype = torch.float64, device: Any = "auto"
     ) -> None:
-        self.pfn = posterior.pfn
+        self.pfn, self.network = posterior.pfn, posterior.network
         self.x, self.y = posterior.data.x, posterior.data.y
         self.dtype = dtype
         self.device = device
@@ -102,7 +102,7 @@ class PFNBridge:
         """Network, bars, encoded table, mask and columns used; made once a process."""
         if self._ready is None:
             cast = partial(_cast, dtype=self._jax_dtype)
-            network, bars = cast(self.pfn.network), cast(self.pfn.bars)
+            network, bars = cast(self.network), cast(self.pfn.bars)
             x, y, mask, used = pad_context(self.pfn, self.x, self.y)
             x, y, used = cast((x, y, used))
             self._ready = network, bars, encode(network, x, y, mask, used), mask, used
@@ -119,7 +119,7 @@ class PFNBridge:
         return a.detach().to("cpu", self.dtype).numpy()
 
     def _columns(self, x: np.ndarray) -> np.ndarray:
-        return pad_columns(x, self.pfn.network.max_dim)[0]
+        return pad_columns(x, self.pfn.max_dim)[0]
 
     def _each_block(
         self, x: np.ndarray, sizes: list[int], run: Callable[[slice, Array], Any]

@@ -68,6 +68,33 @@ def test_many_tables_of_a_quadrature_are_the_tables_one_by_one(pfn):
         )
 
 
+def test_many_columns_have_more_nodes(pfn):
+    assert pfn.network_for(3) is pfn.network
+    levels = pfn.network_for(4).levels
+    assert [level.rows for level in levels] == [50, 100]
+    assert [level.places for level in levels] == [a.places for a in pfn.network.levels[:2]]
+    assert pfn.network_for(8).level(30).probes == pfn.network.level(20).probes
+
+
+@pytest.mark.slow  # compiles whatever conditions tables
+def test_many_columns_are_predicted_alike_everywhere(pfn):
+    import torch
+
+    from bayesnet.surrogates import PFNSurrogate
+
+    rng = np.random.default_rng(5)
+    x, y, new = rng.normal(size=(30, 4)), rng.normal(size=30), rng.normal(size=(3, 4))
+    posterior = pfn.fit(x, y, warn=False)
+    alone, (together,) = posterior.predict(new), pfn.predict_many(x[None], y[None], new[None])
+    model = PFNSurrogate.from_posterior(posterior)
+    with torch.no_grad():
+        asked = model.posterior(torch.tensor(new))
+    for name, found in (("mean", asked.mean), ("epistemic_std", asked.variance.sqrt())):
+        expected = getattr(alone, name)
+        np.testing.assert_allclose(getattr(together, name), expected, rtol=2e-3, atol=1e-3)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=0.02, atol=0.01)
+
+
 @pytest.mark.parametrize("wrong", ["X", "y", "X_new"])
 def test_many_tables_name_the_one_that_is_wrong(pfn, wrong):
     tables = {"X": np.ones((3, 4, 2)), "y": np.ones((3, 4)), "X_new": np.ones((3, 5, 2))}
