@@ -62,8 +62,8 @@ moved = eqx.filter_jit(lambda net, nodes, *table: net.moved(nodes, *table))
 answer = eqx.filter_jit(lambda net, *rest: net(*rest))
 
 
-def prior_of(network, cache, used, d):
-    return np.asarray(network._prior(cache.z, cache.gates, used, jnp.asarray(d)))
+def prior_of(network, cache, used):
+    return np.asarray(network.laws.prior(cache.z, cache.gates, used))
 
 
 def table(n, d, seed=0, size=8, max_dim=3):
@@ -101,7 +101,7 @@ def test_every_node_is_an_exact_process_with_its_evidence(small, n, d):
     cache = encode(network, x, y, mask, used)
     laws = np.asarray(mixture(network, cache, mask, new, used), np.float64)
     np.testing.assert_allclose(cache.z, nodes.z, atol=1e-6)
-    shares = np.ravel(nodes.log_share + prior_of(network, cache, used, d))
+    shares = np.ravel(nodes.log_share + prior_of(network, cache, used))
     column, evidences = 0, []
     for kind, bare in enumerate(network.hyper.kernels):
         for i in range(network.levels[0].places.z.shape[1]):
@@ -129,7 +129,7 @@ def test_shares_are_prior_over_proposal(small):
     law = jax.tree.map(np.asarray, network.readers[0](x, y, mask, used))
     nodes = nodes_of(network, x, y, mask, used)
     cache = encode(network, x, y, mask, used)
-    prior = prior_of(network, cache, used, 1)
+    prior = prior_of(network, cache, used)
     for kind in range(2):
         slots = family.slots(kind, 1)
         std = 1.2 * np.exp(law.log_std[:, slots])
