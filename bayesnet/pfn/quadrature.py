@@ -139,6 +139,7 @@ class QuadratureNetwork(eqx.Module):
         """
         columns = x.shape[1]
         level = self.level(len(x))
+        x, y, used = (a.astype(self.readers[0].embed_y.dtype) for a in (x, y, used))
         law, told = self.readers[level.reader].narrowed(columns).read(x, y, mask, used[:columns])
         places = level.places
         d = used.sum().astype(int)
@@ -170,10 +171,8 @@ class QuadratureNetwork(eqx.Module):
             return evidence + self.laws.prior(z, gates, used)
 
         def slope(z: Array, odds: Array) -> tuple[Array, Array]:
-            found: tuple[Array, Array] = float64_island(slopes(density))(
-                z, odds, rows, y, mask, used, d
-            )
-            return found
+            by_z, by_odds = float64_island(slopes(density))(z, odds, rows, y, mask, used, d)
+            return by_z.astype(z.dtype), by_odds.astype(odds.dtype)
 
         return self.level(len(x)).moved(nodes, slope)
 
@@ -187,17 +186,18 @@ class QuadratureNetwork(eqx.Module):
     ) -> Conditioned:
         """The processes at the nodes, conditioned on a table; in float64 inside."""
         x, d = x * used[: x.shape[1]], used.sum().astype(int)
-        gates = self.laws.gates(nodes.odds, d)
-        hyper = self.laws.hypers(nodes.z, gates, d, x.shape[1])
+        z = nodes.z.astype(x.dtype)
+        gates = self.laws.gates(nodes.odds.astype(x.dtype), d)
+        hyper = self.laws.hypers(z, gates, d, x.shape[1])
         kernels = self.hyper.kernels
 
         def at_all(hyper: Any, x: Array, y: Array, mask: Array) -> Any:
             return at_every(solved_of, totals(kernels, hyper, x, mask), y, mask)
 
         evidence, solved, root = float64_island(at_all)(hyper, x, y, mask)
-        log_weight = nodes.log_share + self.laws.prior(nodes.z, gates, used) + evidence
+        log_weight = nodes.log_share + self.laws.prior(z, gates, used) + evidence
         log_weight = log_weight - jax.nn.logsumexp(log_weight)
-        return Conditioned(log_weight, nodes.z, gates, solved, root, x)
+        return Conditioned(log_weight, z, gates, solved, root, x)
 
     def encode(self, x: Array, y: Array, mask: Array, used: Array) -> Conditioned:
         """What is kept of a table; arguments as of `Transformer.encode`."""

@@ -22,16 +22,28 @@ Processes = Callable[[], tuple[Conditioned, Any, Any]]
 
 
 @partial(jax.jit, static_argnames="columns")
+def _condition(
+    network: QuadratureNetwork, x: Array, y: Array, mask: Array, used: Array, columns: int
+) -> Conditioned:
+    return jax.vmap(lambda a: network.encode(x[:, :columns], a, mask, used))(y)
+
+
 def condition(
     network: QuadratureNetwork,
-    x: Float[Array, "n d"],
-    y: Float[Array, "m n"],
-    mask: Array,
-    used: Array,
+    x: Float[np.ndarray, "n d"],
+    y: Float[np.ndarray, "m n"],
+    mask: np.ndarray,
+    used: np.ndarray,
     columns: int,
 ) -> Conditioned:
-    """The table of every output (leading axis m), conditioned; the first `columns` are real."""
-    return jax.vmap(lambda a: network.encode(x[:, :columns], a, mask, used))(y)
+    """The table of every output (leading axis m), conditioned; the first `columns` are real.
+
+    In float64 but for the network: rows without noise need all digits.
+    """
+    with jax.enable_x64(True):
+        x, y, used = (np.asarray(a, np.float64) for a in (x, y, used))
+        found: Conditioned = _condition(network, x, y, mask, used, columns)
+    return found
 
 
 @jax.jit
@@ -50,24 +62,34 @@ def at_rows(
     network: QuadratureNetwork, tables: Conditioned, mask: Any, used: Any, x: np.ndarray
 ) -> Float[np.ndarray, "m q 2 3 c"]:
     """`mixture` at any number of scaled rows (q, d), chunk after chunk."""
-    found = [
-        np.asarray(mixture(network, tables, mask, used, rows))[:, :count]
-        for rows, count in chunks(np.asarray(x, np.float32))
-    ]
+    with jax.enable_x64(True):
+        used = np.asarray(used, np.float64)
+        found = [
+            np.asarray(mixture(network, tables, mask, used, rows))[:, :count]
+            for rows, count in chunks(np.asarray(x, np.float64))
+        ]
     return np.concatenate(found, axis=1)
 
 
-@jax.jit
 def many(
     network: QuadratureNetwork,
-    mask: Array,
-    used: Array,
-    x: Float[Array, "t n d"],
-    y: Float[Array, "t n"],
-    queries: Float[Array, "t q d"],
+    mask: np.ndarray,
+    used: np.ndarray,
+    x: Float[np.ndarray, "t n d"],
+    y: Float[np.ndarray, "t n"],
+    queries: Float[np.ndarray, "t q d"],
 ) -> Float[Array, "t q 2 3 c"]:
-    """The mixtures of tables of one shape at queries of their own (without padding)."""
+    """The mixtures of tables of one shape at queries of their own (without padding), as above."""
+    with jax.enable_x64(True):
+        arrays = (np.asarray(a, np.float64) for a in (used, x, y, queries))
+        found: Array = _many(network, mask, *arrays)
+    return found
 
+
+@jax.jit
+def _many(
+    network: QuadratureNetwork, mask: Array, used: Array, x: Array, y: Array, queries: Array
+) -> Array:
     def one(rows: Array, targets: Array, new: Array) -> Array:
         table = network.encode(rows[:, : new.shape[1]], targets, mask, used)
         return network.mixture(table, mask, new, used)

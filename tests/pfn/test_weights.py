@@ -6,6 +6,8 @@ import pytest
 
 import bayesnet as bn
 from bayesnet.pfn.configurations import read_configuration
+from bayesnet.pfn.precision import cast
+from bayesnet.pfn.quadrature_prediction import in_units, mixture
 from bayesnet.pfn.setup import WEIGHTS
 
 
@@ -66,6 +68,27 @@ def test_many_tables_of_a_quadrature_are_the_tables_one_by_one(pfn):
         np.testing.assert_allclose(
             together[i].sample(1, 5), alone.sample(1, 5), rtol=2e-3, atol=0.05
         )
+
+
+def test_without_noise_no_digits_are_lost(pfn):
+    """A function of 80 exact rows, which float32 tells to two digits only."""
+    rng = np.random.default_rng(1)
+    x, new = rng.uniform(-2, 2, (80, 2)), rng.uniform(-1.5, 1.5, (50, 2))
+
+    def truth(x):
+        return np.exp(0.7 * x[:, 0]) * (1 + 0.4 * x[:, 1])
+
+    posterior = pfn.fit(x, truth(x), warn=False)
+    prediction = posterior.predict(new)
+    scaling = posterior.data.scaling
+    with jax.enable_x64(True):
+        tables, mask, used = posterior.processes()
+        network = cast(posterior.network, np.float64)
+        numbers = mixture(network, tables, mask, used.astype(float), scaling.x_in(new))
+    wide = in_units(np.asarray(numbers), scaling.y_loc, scaling.y_scale)
+    error = np.abs(prediction.location - wide[0])
+    assert (error < 0.02 * prediction.function_scale).all()
+    assert np.sqrt(np.mean((prediction.mean[:, 0] - truth(new)) ** 2)) < 0.01 * truth(new).std()
 
 
 def test_many_columns_have_more_nodes(pfn):
