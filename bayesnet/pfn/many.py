@@ -140,7 +140,7 @@ def _mixtures(pfn: Any, x: np.ndarray, y: np.ndarray, new: np.ndarray) -> list[P
     scaled = (new - x_loc) / x_scale
     network = pfn.network_for(x.shape[2])
     program = partial(quadrature.many, network, mask, used)
-    found = in_blocks(program, rows, targets[:, 0], wide(scaled.astype(np.float32)))
+    found = in_blocks(program, rows, targets[:, 0], wide(scaled))
     laws = quadrature.in_units(found[:, : new.shape[1]], loc[:, 0], scale[:, 0])
 
     def one(i: int) -> Prediction:

@@ -17,8 +17,9 @@ from bayesnet.priors.covariance import Named
 
 # Added to the variance of the noise, relative to that of the function, as in the training tasks.
 _JITTER = 1e-7
-# The least variance of the function at a query, relative to its prior variance: float32 tells no less.
-_LEAST_VARIANCE = 1e-6
+# The least variance of the function at a query, relative to its prior variance, in float32 and in
+# float64: no less is told.
+_LEAST_VARIANCE = {4: 1e-6, 8: 1e-9}
 # Rows of matrices that are factorised row by row, and of those that are inverted by their factor;
 # rows of a block of what is multiplied by a factor at queries.
 SMALL, MIDDLE, QUERY_BLOCK = 7, 13, 25
@@ -227,6 +228,6 @@ def law_at(kernel: Any) -> Any:
         cross = matrix(kernel, hyper, rows, x) * mask[:, None]
         prior = jax.vmap(lambda q: kernel.matrix(hyper, q[None], q[None])[0, 0])(x)
         left = prior - explained(root, cross)
-        return solved @ cross, jnp.maximum(left, _LEAST_VARIANCE * prior)
+        return solved @ cross, jnp.maximum(left, _LEAST_VARIANCE[left.dtype.itemsize] * prior)
 
     return law
