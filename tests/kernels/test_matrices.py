@@ -69,20 +69,22 @@ def test_bad_blocks_and_vectors():
 
 @pytest.mark.slow
 def test_twenty_thousand_rows_fit_into_8_gib(tmp_path):
-    """In a process of its own, whose largest memory is read afterwards."""
+    """In a process of its own, whose largest memory is read afterwards (`ru_maxrss` would count that of the
+    process which started it)."""
     import subprocess
     import sys
 
     program = """
-import resource, numpy as np, bayesnet as bn
+import numpy as np, bayesnet as bn
 x = np.random.default_rng(0).normal(size=(20_000, 10))
 kernel = bn.kernels.NNGP(depth=3)
 matrix = kernel.in_blocks(x)
 assert matrix.shape == (20_000, 20_000)
 few = [0, 1, 9_999, 19_999]
 np.testing.assert_allclose(matrix[np.ix_(few, few)], kernel.in_blocks(x[few]), rtol=1e-9)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) / 2**20)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 8.0
+    assert 3.0 < float(done.stdout) < 8.0  # the matrix itself has 3.0 GiB
