@@ -185,9 +185,8 @@ class ClassPFN:
         q = new.shape[1]
         views, given, queries = [], [], []
         for posterior, rows in zip(posteriors, new, strict=True):
-            matrix = as_matrix(rows, "X_new")
             for view, context in posterior.contexts():
-                inputs, _ = pad_columns(view.inputs(matrix).astype(np.float32), self.max_dim)
+                inputs, _ = pad_columns(view.inputs(rows).astype(np.float32), self.max_dim)
                 queries.append(inputs)
                 views.append(view)
                 given.append(context)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bayesnet.pfn.transformer import pad_columns
+
 # Query rows of one call of the compiled program; what is left is padded to the smaller one. Few
 # sizes, so that a row has the same answer (to the last bit, below 129 rows) whatever comes with it.
 CHUNKS = (128, 1024)
@@ -17,13 +19,13 @@ def pad_context(
 ) -> tuple[Any, Any, Any, Any]:
     """Of x (..., n, d) and y (..., n, m): x (..., b, D), y (..., m, b), mask (b,) and used columns (D,),
     b the bucket of n + extra rows."""
-    *tables, n, d = x.shape
+    *tables, n, _ = x.shape
     size = next((b for b in pfn.card["buckets"] if n + extra <= b), n + extra)
+    padded, used = pad_columns(np.asarray(x, np.float32), pfn.max_dim)
     rows = np.zeros((*tables, size, pfn.max_dim), np.float32)
-    rows[..., :n, :d] = x
+    rows[..., :n, :] = padded
     targets = np.zeros((*tables, y.shape[-1], size), np.float32)
     targets[..., :n] = np.swapaxes(y, -1, -2)
-    used = (np.arange(pfn.max_dim) < d).astype(np.float32)
     return rows, targets, np.arange(size) < n, used
 
 

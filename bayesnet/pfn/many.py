@@ -10,7 +10,7 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, ArrayLike, Float
-from bayesnet.data import as_matrix, standardization
+from bayesnet.data import standardization
 from bayesnet.devices import current_platform, run_side_by_side
 from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
@@ -99,8 +99,7 @@ def predict_many(
     posteriors = [
         pfn.fit(a, b, warn=False, ensemble=ensemble) for a, b in zip(x, targets, strict=True)
     ]
-    matrices = [as_matrix(rows, "X_new") for rows in new]
-    scaled = [p.data.scaling.x_in(a) for p, a in zip(posteriors, matrices, strict=True)]
+    scaled = [p.data.scaling.x_in(a) for p, a in zip(posteriors, new, strict=True)]
     # One table after the other, and of each its views.
     seen = [pair for p, rows in zip(posteriors, scaled, strict=True) for pair in _views(p, rows)]
     contexts = [pad_context(pfn, p.data.x, p.data.y) for p, _ in seen]
@@ -118,7 +117,7 @@ def predict_many(
         if isinstance(posterior, PFNEnsemble):
             found.append(posterior.prediction(scaled[i], pairs))
         else:
-            found.append(posterior.prediction(matrices[i], *pairs[0]))
+            found.append(posterior.prediction(new[i], *pairs[0]))
     return found
 
 
