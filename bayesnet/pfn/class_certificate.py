@@ -104,7 +104,8 @@ def surprise_limit(pfn: Any, tasks: ClassTasks, dims: tuple[int, ...], each: int
         batch = tasks.draw(key, each, counts, d, part)
         for x, codes, n in zip(np.asarray(batch.x), np.asarray(batch.codes), counts, strict=True):
             if len(np.unique(codes[:n])) > 1:
-                found.append(pfn.fit(x[:n], codes[:n], warn=False).surprise)
+                fitted = pfn.fit(x[:n], codes[:n], wider="project", warn=False)
+                found.append(fitted.surprise)
     return float(np.quantile(found, 0.995))
 
 

@@ -147,6 +147,19 @@ def _standardised(x: Array, queries: Array, mask: Array) -> tuple[Array, Array]:
     return jnp.clip(x, -FAR, FAR) * real, jnp.clip(queries, -FAR, FAR)
 
 
+def projected(batch: ClassBatch, columns: int) -> ClassBatch:
+    """Tables of many columns as `ClassPFN.fit(wider="project")` shows them to the network: the first
+    principal components of the rows of each, their signs at random, standardised again."""
+    x, queries = (np.asarray(a, np.float64) for a in (batch.x, batch.queries))
+    _, vectors = np.linalg.eigh(np.swapaxes(x, 1, 2) @ x)  # rows of padding are 0
+    first = vectors[:, :, ::-1][:, :, :columns]
+    # What LAPACK makes of signs is no law.
+    signs = np.random.default_rng(len(x)).choice([-1.0, 1.0], size=(len(x), 1, columns))
+    x, queries = (jnp.asarray(a @ (first * signs), jnp.float32) for a in (x, queries))
+    x, queries = _standardised(x, queries, batch.mask)
+    return eqx.tree_at(lambda t: (t.x, t.queries, t.used), batch, (x, queries, jnp.ones(columns)))
+
+
 def entropy_of(p: Float[Array, "*b K"]) -> Float[Array, "*b"]:
     """Entropy in nats."""
     return -jnp.sum(p * jnp.log(jnp.maximum(p, 1e-30)), axis=-1)

@@ -15,7 +15,7 @@ import numpy as np
 
 from bayesnet._types import Array, Float
 from bayesnet.pfn.class_network import ClassTransformer
-from bayesnet.pfn.class_tasks import ClassBatch, ClassTasks, entropy_of
+from bayesnet.pfn.class_tasks import ClassBatch, ClassTasks, entropy_of, projected
 from bayesnet.pfn.descent import descend
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.sharding import shared_out
@@ -33,7 +33,9 @@ class ClassState(eqx.Module):
 
 
 def padded(batch: ClassBatch, max_dim: int) -> ClassBatch:
-    """The tasks with columns of zeros up to `max_dim`: one shape for all."""
+    """The tasks with columns of zeros up to `max_dim`, or projected on as many: one shape for all."""
+    if batch.x.shape[2] > max_dim:
+        return projected(batch, max_dim)
     x, used = pad_columns(np.asarray(batch.x), max_dim)
     queries, _ = pad_columns(np.asarray(batch.queries), max_dim)
     return dataclasses.replace(

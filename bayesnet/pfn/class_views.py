@@ -64,7 +64,8 @@ def make_views(
     """`ensemble` views of a table `x` (n, d); the first one is the table as it is.
 
     Every other column view is squashed, which draws outliers near. Of more than `max_dim` columns
-    "project" keeps the first principal components, "subsample" a random choice for each view.
+    "project" keeps the first principal components, in their order, with signs of each view's own;
+    "subsample" a random choice for each view.
     """
     loc, scale = standardization(x)
     scaled = (x - loc) / scale
@@ -78,13 +79,18 @@ def make_views(
     for m in range(ensemble):
         turn = m // len(orders)
         rng = np.random.default_rng([seed, turn, 1])
-        chosen = rng.permutation(d)[:kept] if turn or kept < d else np.arange(d)
-        source = (scaled if project is None else scaled @ project)[:, chosen]
+        chosen, components = np.arange(d), project
+        if project is not None:
+            # Their order tells of their variance; their signs tell nothing.
+            components = project * (rng.choice([-1.0, 1.0], size=d) if turn else 1.0)
+        elif turn or kept < d:
+            chosen = rng.permutation(d)[:kept]
+        source = (scaled if components is None else scaled @ components)[:, chosen]
         robust = robust_scale(source) if turn % 2 else None
         view = View(
             loc,
             scale,
-            project,
+            components,
             chosen,
             robust,
             np.zeros(kept),
@@ -94,7 +100,7 @@ def make_views(
         centre, spread = standardization(view._raw(x))
         # Projections on nothing are 0 up to rounding: they have no scale.
         spread = np.where(spread > 1e-9, spread, 1.0)
-        views.append(View(loc, scale, project, chosen, robust, centre, spread, view.order))
+        views.append(View(loc, scale, components, chosen, robust, centre, spread, view.order))
     return views
 
 

@@ -21,10 +21,11 @@ from bayesnet.pfn.class_posterior import ClassPosterior, PFNClassPrediction, ave
 from bayesnet.pfn.class_tasks import ClassTasks
 from bayesnet.pfn.class_training import ClassObjective
 from bayesnet.pfn.class_views import WIDER
+from bayesnet.pfn.context import in_blocks
 from bayesnet.pfn.correlated_inputs import CorrelatedInputs
 from bayesnet.pfn.inputs import as_input_law
 from bayesnet.pfn.loop import run_loop
-from bayesnet.pfn.many import in_blocks, tables_of, wide
+from bayesnet.pfn.many import tables_of, wide
 from bayesnet.pfn.precision import cast
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.setup import load_pretrained, make_card, training_of

@@ -163,6 +163,7 @@ def read_configuration(source: str | Path) -> Configuration:
         base = _make(MixedInputs, entries_of_inputs, "[inputs]")
         inputs = _make(CorrelatedInputs, mixing, "[inputs]", base=base)
     else:
+        training.refuse_wider()
         inputs = _make(MixedInputs, entries_of_inputs, "[inputs]")
         if "labels" in content:
             raise InputError('[labels] is for decoder = "classes".')

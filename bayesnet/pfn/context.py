@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
+from bayesnet.devices import current_platform, run_side_by_side, with_settings
 from bayesnet.pfn.transformer import pad_columns
 
 # Query rows of one call of the compiled program; what is left is padded to the smaller one. Few
 # sizes, so that a row has the same answer (to the last bit, below 129 rows) whatever comes with it.
 CHUNKS = (128, 1024)
+# Tables, or draws, of one call of a program.
+ON_CPU, ELSEWHERE = 8, 256
 
 
 def pad_context(
@@ -27,6 +31,26 @@ def pad_context(
     targets = np.zeros((*tables, y.shape[-1], size), np.float32)
     targets[..., :n] = np.swapaxes(y, -1, -2)
     return rows, targets, np.arange(size) < n, used
+
+
+def in_blocks(program: Any, *arrays: np.ndarray) -> Any:
+    """`program(*arrays)`, block after block of tables or draws (leading axes), side by side on the cores.
+
+    Blocks have one size, so that one program is compiled whatever their number. On CPU small
+    ones are quickest, and a core each: two threads on one program wait for each other.
+    """
+    count = len(arrays[0])
+    size = min(count, ON_CPU if current_platform() == "cpu" else ELSEWHERE)
+    blocks = [tuple(pad(a[at : at + size], size) for a in arrays) for at in range(0, count, size)]
+
+    # With settings stated from the first on: a program that inherits them is another one.
+    @with_settings
+    def run(block: tuple[np.ndarray, ...]) -> Any:
+        return jax.tree.map(np.asarray, program(*block))
+
+    # The first alone: it is compiled once.
+    parts = [run(blocks[0]), *run_side_by_side(run, blocks[1:])]
+    return jax.tree.map(lambda *a: np.concatenate(a)[:count], *parts)
 
 
 def chunks(x: np.ndarray) -> Iterator[tuple[Any, int]]:

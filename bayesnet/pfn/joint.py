@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -11,13 +12,11 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Float
-from bayesnet.pfn.context import pad, pad_context
+from bayesnet.pfn.context import in_blocks, pad, pad_context
 from bayesnet.pfn.transformer import Transformer, pad_columns
 
 # Numbers of points to which joint laws are padded.
 SIZES = (8, 32, 128, 256)
-# Paths that are drawn side by side.
-TOGETHER = 32
 
 
 def correlations(posterior: Any, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,14 +79,10 @@ def sample_paths(posterior: Any, matrix: np.ndarray, num: int, seed: int) -> np.
     for j in range(data.out_dim):
         x, y, mask, used = pad_context(pfn, data.x, data.y[:, j : j + 1], extra=n)
         context = (x, y[0], mask, used)
-        parts = []
-        for start in range(0, num, TOGETHER):
-            at = np.arange(start, start + min(num, TOGETHER)) % num  # blocks of one size
-            block = jnp.asarray(points[order[at]]), jnp.asarray(uniforms[at])
-            parts.append(
-                path_values(posterior.network, pfn.bars, context, jnp.asarray(rows), *block)
-            )
-        drawn = np.concatenate([np.asarray(a) for a in parts])[:num]
+        # An array, so that a program is not of one number of rows.
+        at = np.asarray(rows)
+        program = partial(path_values, posterior.network, pfn.bars, context, at)
+        drawn = in_blocks(program, points[order], uniforms)
         unsorted = np.empty_like(drawn)
         np.put_along_axis(unsorted, order, drawn, axis=1)
         out.append(unsorted)

@@ -11,18 +11,16 @@ import numpy as np
 from bayesnet._errors import InputError
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import standardization
-from bayesnet.devices import current_platform, run_side_by_side
 from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
-from bayesnet.pfn.context import CHUNKS, pad, pad_context
+from bayesnet.pfn.context import CHUNKS, in_blocks, pad_context
 from bayesnet.pfn.ensemble import PFNEnsemble
 from bayesnet.pfn.posterior import PFNPosterior
 from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.transformer import Transformer, pad_columns
 from bayesnet.posterior.prediction import Prediction
 
-# Tables of one call of a program, and sizes to which their queries are padded.
-ON_CPU, ELSEWHERE = 8, 256
+# Sizes to which queries are padded.
 SIZES = (16, *CHUNKS)
 
 
@@ -39,24 +37,6 @@ def _bars(
     tables = jax.vmap(lambda x, y, new: network(x, y, mask, new, used, bars))
     found: tuple[Array, Array] = tables(x, y, queries)
     return found
-
-
-def in_blocks(program: Any, *arrays: np.ndarray) -> Any:
-    """`program(*arrays)`, block after block of tables (leading axes), side by side on the cores.
-
-    Blocks have one size, so that one program is compiled whatever the number of tables. On CPU small
-    ones are quickest, and a core each: two threads on one program wait for each other.
-    """
-    count = len(arrays[0])
-    size = min(count, ON_CPU if current_platform() == "cpu" else ELSEWHERE)
-    blocks = [tuple(pad(a[at : at + size], size) for a in arrays) for at in range(0, count, size)]
-
-    def run(block: tuple[np.ndarray, ...]) -> Any:
-        return jax.tree.map(np.asarray, program(*block))
-
-    # The first alone: it is compiled once.
-    parts = [run(blocks[0]), *run_side_by_side(run, blocks[1:])]
-    return jax.tree.map(lambda *a: np.concatenate(a)[:count], *parts)
 
 
 def tables_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,7 +28,9 @@ class Training:
         padding: sizes to which contexts are padded instead: fewer programs to compile, for
             accelerators, on which that takes longer than the rows that are padding; the buckets if None.
         dims: numbers of columns, and `dim_weights` how often each comes; equally often if None.
-        max_dim: columns that the network accepts (at least those of `dims`).
+        max_dim: columns that the network accepts.
+        wider: for `dims` beyond it: "error", or "project" (on principal components, as
+            `ClassPFN.fit` does; for classes only).
         width, depth, heads, hidden, bars: the transformer (`hidden`: of its perceptrons).
         queries: query rows of a task.
         learning_rate: the highest; linear warm-up over `warmup` steps, then a cosine to 0.
@@ -47,6 +50,7 @@ class Training:
     dims: tuple[int, ...] = (1,)
     dim_weights: tuple[float, ...] | None = None
     max_dim: int = 10
+    wider: str = "error"
     width: int = 128
     depth: int = 4
     heads: int = 4
@@ -79,7 +83,10 @@ class Training:
             raise InputError(
                 f"The largest of padding must be that of buckets, {self.buckets[-1]}, got {self.padding}."
             )
-        if not self.dims or min(self.dims) < 1 or max(self.dims) > self.max_dim:
+        if self.wider not in ("error", "project"):
+            raise unknown_name("value of wider", self.wider, ("error", "project"))
+        most = self.max_dim if self.wider == "error" else math.inf
+        if not self.dims or not 1 <= min(self.dims) <= max(self.dims) <= most:
             raise InputError(
                 f"dims must lie between 1 and max_dim={self.max_dim}, got {self.dims}."
             )
@@ -98,7 +105,7 @@ class Training:
         """The knobs that a checkpoint must agree with.
 
         Not the number of steps, for a run may be made longer or shorter on the way, nor of devices,
-        for it may go on elsewhere; nor precision and padding where they are as all runs once were.
+        for it may go on elsewhere; nor precision, padding and wider where they are as all runs once were.
         """
         knobs = asdict(self)
         for name in ("steps", "devices"):
@@ -107,7 +114,14 @@ class Training:
             del knobs["precision"]
         if self.padding is None:
             del knobs["padding"]
+        if self.wider == "error":
+            del knobs["wider"]
         return knobs
+
+    def refuse_wider(self) -> None:
+        """Raises `InputError` where tables of more columns than the network accepts are asked for."""
+        if self.wider != "error":
+            raise InputError("Only classifiers are trained on projections: leave wider='error'.")
 
     def draw_sizes(
         self, rng: np.random.Generator, weights: np.ndarray, least: int = 0

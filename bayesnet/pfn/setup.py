@@ -41,6 +41,7 @@ def tasks_of(
 ) -> tuple[Tasks | JointTasks, Training]:
     """Tasks and knobs of a run, as `PFN.train` is told them."""
     training = training_of(prior, dims, knobs)
+    training.refuse_wider()
     if isinstance(prior, NumpyroModel):
         if likelihood is not None or inputs is not None:
             raise InputError(

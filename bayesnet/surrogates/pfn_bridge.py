@@ -8,7 +8,7 @@ forward one again: laws have hundreds of bars, too many for their derivatives to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -178,32 +178,64 @@ class PFNBridge:
         constant: bool = False,
     ) -> Any:
         """Logits, or with cotangents `by` of them the gradients to rows, targets and x."""
-        q, d, n, r = x.shape[1], x.shape[2], self.num_rows, rows.shape[1]
-        wide = wide_enough(q)
+        q = x.shape[1]
+        if by is None:
+
+            def forward(network: Any, bars: Any, *table: Any) -> Any:
+                return _decode_many(network, bars, *table)
+
+            return [a[:, :q] for a in self.each_table(rows, targets, x, forward)]
+
+        def backward(network: Any, bars: Any, *table: Any) -> Any:
+            return _decode_many_back(network, bars, *table, constant=constant)
+
+        weights = [fill(self._numpy(b), wide_enough(q), axis=1, zero=True) for b in by]
+        return self.gradients(rows, targets, x, backward, weights)
+
+    def each_table(
+        self,
+        rows: Tensor,
+        targets: Tensor,
+        x: Tensor,
+        program: Callable[..., Any],
+        weights: Sequence[np.ndarray] = (),
+    ) -> tuple[Tensor, ...]:
+        """What `program` makes of every table with its new rows, block after block.
+
+        It is called with the network, bars, x, y, mask and columns used of the tables, their candidates, of
+        which there are `wide_enough(q)`, and `weights`, of every table its own.
+        """
         with self._scope():
             tables, values, mask, used = self._tables(self._numpy(rows), self._numpy(targets))
-        queries = fill(self._columns(self._numpy(x)), wide, axis=1)
-        weights = None
-        if by is not None:
-            weights = [fill(self._numpy(b), wide, axis=1, zero=True) for b in by]
+        queries = fill(self._columns(self._numpy(x)), wide_enough(x.shape[1]), axis=1)
 
         def run(at: slice, block: Array) -> Any:
             network, bars = self._arrays()[:2]
             size, count = block.shape[0], at.stop - at.start
-            context = jnp.asarray(fill(tables[at], size)), jnp.asarray(fill(values[at], size))
-            if weights is None:
-                found = _decode_many(network, bars, *context, mask, used, block)
-                return [np.asarray(a)[:count, :q] for a in found]
-            w = [jnp.asarray(fill(b[at], size, zero=True)) for b in weights]
-            arguments = (network, bars, *context, mask, used, block, *w)
-            to_x, *others = (
-                np.asarray(a)[:count] for a in _decode_many_back(*arguments, constant=constant)
-            )
-            to_rows, to_targets = others or (np.zeros_like(tables[at]), np.zeros_like(values[at]))
-            new = np.swapaxes(to_targets[:, :, n : n + r], 1, 2)
-            return [to_rows[:, n : n + r, :d], new, to_x[:, :q, :d]]
+            context = (jnp.asarray(fill(a[at], size)) for a in (tables, values))
+            w = (jnp.asarray(fill(b[at], size, zero=True)) for b in weights)
+            found = program(network, bars, *context, mask, used, block, *w)
+            return [np.asarray(a)[:count] for a in found]
 
         return joined(self._each_block(queries, table_blocks(len(queries)), run), x)
+
+    def gradients(
+        self,
+        rows: Tensor,
+        targets: Tensor,
+        x: Tensor,
+        program: Callable[..., Any],
+        weights: Sequence[np.ndarray],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Those to rows, targets and x, where `program` gives the gradients to candidates and, unless the
+        tables are constant, to their x and y."""
+        (_, r, d), q, n = rows.shape, x.shape[1], self.num_rows
+        to_x, *others = self.each_table(rows, targets, x, program, weights)
+        if not others:
+            return torch.zeros_like(rows), torch.zeros_like(targets), to_x[:, :q, :d]
+        to_rows, to_targets = others
+        new = to_targets[:, :, n : n + r].transpose(1, 2)
+        return to_rows[:, n : n + r, :d], new, to_x[:, :q, :d]
 
 
 class _At(torch.autograd.Function):

@@ -6,6 +6,7 @@ the covariance between candidates is at hand, and differentiable in them and in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -60,54 +61,39 @@ class _Covariance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, targets: Tensor, x: Tensor, bridge: PFNBridge) -> Any:
         ctx.save_for_backward(rows, targets, x)
-        ctx.bridge = bridge
-        return _run(bridge, rows, targets, x)
+        ctx.bridge, q = bridge, x.shape[1]
+        if rows.shape[1]:
+            covariance, noise = bridge.each_table(rows, targets, x, _given)
+        else:
+            covariance, noise = _own_table(bridge, x, _at)
+        return covariance[:, :, :q, :q], noise
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *by: Tensor) -> Any:
+    def backward(ctx: Any, by: Tensor, by_noise: Tensor) -> Any:
         rows, targets, x = ctx.saved_tensors
-        return (*_run(ctx.bridge, rows, targets, x, by), None)
+        bridge, q = ctx.bridge, x.shape[1]
+        square = bridge._numpy(by)
+        for axis in (2, 3):
+            square = fill(square, wide_enough(q), axis=axis, zero=True)
+        weights = [square, bridge._numpy(by_noise)]
+        if rows.shape[1]:
+            return (*bridge.gradients(rows, targets, x, _given_back, weights), None)
+        (to_x,) = _own_table(bridge, x, _at_back, weights)
+        return torch.zeros_like(rows), torch.zeros_like(targets), to_x[:, :q, : x.shape[2]], None
 
 
-def _run(
-    bridge: PFNBridge,
-    rows: Tensor,
-    targets: Tensor,
-    x: Tensor,
-    by: tuple[Tensor, ...] | None = None,
-) -> Any:
-    """What `_Covariance` gives, or with cotangents `by` the gradients to rows, targets and x."""
-    q, d, n, r = x.shape[1], x.shape[2], bridge.num_rows, rows.shape[1]
-    wide = wide_enough(q)
-    queries = fill(bridge._columns(bridge._numpy(x)), wide, axis=1)
-    weights = [] if by is None else [bridge._numpy(a) for a in by]
-    if by is not None:
-        square = fill(fill(weights[0], wide, axis=2, zero=True), wide, axis=3, zero=True)
-        weights = [square, weights[1]]
-    if r:
-        with bridge._scope():
-            tables, values, mask, used = bridge._tables(bridge._numpy(rows), bridge._numpy(targets))
+def _own_table(
+    bridge: PFNBridge, x: Tensor, program: Any, weights: Sequence[np.ndarray] = ()
+) -> tuple[Tensor, ...]:
+    """What `program` makes of the table, which is conditioned already, at the candidates of each place."""
+    queries = fill(bridge._columns(bridge._numpy(x)), wide_enough(x.shape[1]), axis=1)
 
     def run(at: slice, block: Array) -> Any:
-        network, _, cache, own_mask, own_used = bridge._arrays()
-        size, count = block.shape[0], at.stop - at.start
-        w = [jnp.asarray(fill(a[at], size, zero=True)) for a in weights]
-        if not r:
-            known: Any = (network, cache, own_mask, own_used, block)
-            if not w:
-                covariance, noise = (np.asarray(a)[:count] for a in _at(*known))
-                return [covariance[:, :, :q, :q], noise]
-            to_x = np.asarray(_at_back(*known, *w))[:count, :q, :d]
-            return [np.zeros((count, 0, d)), np.zeros((count, 0, targets.shape[2])), to_x]
-        context = jnp.asarray(fill(tables[at], size)), jnp.asarray(fill(values[at], size))
-        fixed = network, *context, mask, used, block
-        if not w:
-            covariance, noise = (np.asarray(a)[:count] for a in _given(*fixed))
-            return [covariance[:, :, :q, :q], noise]
-        to_x, to_rows, to_targets = (np.asarray(a)[:count] for a in _given_back(*fixed, *w))
-        new = np.swapaxes(to_targets[:, :, n : n + r], 1, 2)
-        return [to_rows[:, n : n + r, :d], new, to_x[:, :q, :d]]
+        network, _, cache, mask, used = bridge._arrays()
+        w = (jnp.asarray(fill(a[at], len(block), zero=True)) for a in weights)
+        found = program(network, cache, mask, used, block, *w)
+        return [np.asarray(a)[: at.stop - at.start] for a in found]
 
     return joined(bridge._each_block(queries, table_blocks(len(queries)), run), x)
 
@@ -139,13 +125,13 @@ def _at_back(
 
     def one(item: Any) -> Any:
         x, *by = item
-        return jax.vjp(partial(_of_table, network, cache, mask, used), x)[1](tuple(by))[0]
+        return jax.vjp(partial(_of_table, network, cache, mask, used), x)[1](tuple(by))
 
     return jax.lax.map(one, (x, by, by_noise), batch_size=TOGETHER)
 
 
 @jax.jit
-def _given(network: Any, x: Array, y: Array, mask: Any, used: Any, new: Array) -> Any:
+def _given(network: Any, bars: Any, x: Array, y: Array, mask: Any, used: Any, new: Array) -> Any:
     _traced("joint_given", new)
     of = partial(_of_new_table, network, mask, used)
     return jax.lax.map(lambda a: of(*a), (x, y, new), batch_size=TOGETHER)
@@ -154,6 +140,7 @@ def _given(network: Any, x: Array, y: Array, mask: Any, used: Any, new: Array) -
 @jax.jit
 def _given_back(
     network: Any,
+    bars: Any,
     x: Array,
     y: Array,
     mask: Any,

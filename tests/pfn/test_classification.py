@@ -18,8 +18,15 @@ from bayesnet.cli.app import app
 from bayesnet.pfn import ClassPFN, CorrelatedInputs, Labels, RandomNetworks
 from bayesnet.pfn.class_certificate import calibration_error
 from bayesnet.pfn.class_labels import draw_bins, num_classes
-from bayesnet.pfn.class_tasks import ClassTasks, _binned_process, _of_functions, _standardised
-from bayesnet.pfn.class_training import ClassObjective
+from bayesnet.pfn.class_tasks import (
+    ClassBatch,
+    ClassTasks,
+    _binned_process,
+    _of_functions,
+    _standardised,
+)
+from bayesnet.pfn.class_training import ClassObjective, padded
+from bayesnet.pfn.class_views import make_views
 from bayesnet.pfn.classifier import class_card
 from bayesnet.pfn.configurations import read_configuration
 from bayesnet.pfn.inputs import as_input_law
@@ -145,6 +152,63 @@ def test_inputs_are_standardised_by_the_rows_of_the_table():
     assert np.asarray(far).max() == 8
 
 
+def test_tables_of_many_columns_are_trained_on_as_users_tables_are_seen():
+    rng = np.random.default_rng(0)
+    rows, width, most = 20, 15, 10
+    x = rng.normal(size=(4, rows, width)) @ rng.normal(size=(width, width))
+    new = rng.normal(size=(4, 3, width))
+    mask = jnp.arange(rows) < jnp.array([[20], [12], [6], [0]])
+    none = jnp.zeros((4, 3))
+    given = ClassBatch(
+        *_standardised(jnp.asarray(x), jnp.asarray(new), mask)[:1],
+        jnp.zeros((4, rows), int), mask,
+        _standardised(jnp.asarray(x), jnp.asarray(new), mask)[1],
+        jnp.ones(width), jnp.ones((4, 3), bool), none[..., None], none,
+    )  # fmt: skip
+    batch = padded(given, most)
+    assert batch.x.shape == (4, rows, most)
+    assert batch.queries.shape == (4, 3, most)
+    np.testing.assert_array_equal(batch.used, 1)
+    for i, n in ((0, 20), (1, 12)):
+        (view,) = make_views(x[i, :n], 2, most, 1, "project", 0)
+        for seen, expected in (
+            (batch.x[i, :n], view.inputs(x[i, :n])),
+            (batch.queries[i], view.inputs(new[i])),
+        ):
+            # Up to signs, which the components of either may have.
+            signs = np.sign(np.sum(np.asarray(batch.x[i, :n]) * view.inputs(x[i, :n]), axis=0))
+            np.testing.assert_allclose(seen * signs, expected, atol=2e-3)
+    # Six rows have five directions, and none is taken for another.
+    assert not np.asarray(jnp.abs(batch.x[2]).max(axis=0) > 1e-4)[5:].any()
+    assert np.isfinite(batch.queries).all()
+    assert not np.asarray(batch.x)[3].any()
+
+
+def test_only_classifiers_are_trained_on_projections(tmp_path):
+    with pytest.raises(bn.InputError, match="between 1 and max_dim=3"):
+        Training(dims=(1, 5), max_dim=3)
+    with pytest.raises(bn.InputError, match="wider"):
+        Training(wider="pca")
+    with pytest.raises(bn.InputError, match="Only classifiers"):
+        bn.PFN.train(bn.GaussianProcess("rbf", lengthscale=1.0), wider="project")
+    (tmp_path / "run.toml").write_text("[training]\nwider = 'project'\n[[prior]]\n")
+    with pytest.raises(bn.InputError, match="Only classifiers"):
+        read_configuration(tmp_path / "run.toml")
+
+
+@pytest.mark.slow
+def test_a_classifier_is_trained_on_more_columns_than_it_accepts():
+    pfn = ClassPFN.train(
+        lambda d: RandomNetworks(d, depth=1, width=4),
+        steps=2,
+        wider="project",
+        **(SMALL | {"dims": (2, 5)}),
+    )
+    assert pfn.max_dim == 3
+    x, y, new = table(d=5)
+    assert pfn.fit(x, y, wider="project").predict(new).mean.shape == (7, 3)
+
+
 class Plain:
     """Standard normal columns, the first of which every other task ignores."""
 
@@ -256,6 +320,21 @@ def test_many_tables_in_one_program_are_as_one_by_one(pfn):
         pfn.predict_many(x[0], y[0], new[0])
     with pytest.raises(bn.InputError, match="agree"):
         pfn.predict_many(x, y, new[:, :, :1])
+
+
+def test_views_of_components_keep_their_order():
+    x, _, new = table(n=30, d=6)
+    first, *others = make_views(x, 2, 4, 8, "project", 0)
+    signs = []
+    for view in others:
+        if view.squash is None:
+            ratio = view.inputs(new) / first.inputs(new)
+            np.testing.assert_allclose(np.abs(ratio), 1)
+            signs.append(np.sign(ratio[0]))
+    # A view of each order of the classes, then again with other signs.
+    assert len(signs) == 3
+    np.testing.assert_array_equal(signs[0], 1)
+    assert (signs[1] != 1).any()
 
 
 def test_more_rows_and_columns_are_taken_where_that_is_asked(pfn):
