@@ -103,7 +103,7 @@ def prior_tables(weights: bn.pfn.ClassPFN, number: int) -> dict[str, dict[str, f
     """
     tasks = read_configuration("classifier").tasks
     found = {}
-    for d in (2, 5, 10):
+    for d in (2, 5, 10, 40):
         for n in (30, 100):
             rows: dict[str, list[float]] = {}
             for part in range(len(tasks.weights)):

@@ -91,7 +91,8 @@ def ship_classifier(configuration, options) -> None:
         card["note"] = options.note
     path = WEIGHTS / f"{options.name}.safetensors"
     ClassPFN(state.network, card).save(path)
-    found = certify_classes(ClassPFN.load(path), tasks, tables=options.tables)
+    dims = (1, 2, 5, 10, 40)
+    found = certify_classes(ClassPFN.load(path), tasks, dims=dims, tables=options.tables)
     found.save(path)
     for row in found.card["certificate"]:
         print(row)

@@ -155,9 +155,9 @@ def projected(batch: ClassBatch, columns: int) -> ClassBatch:
     first = vectors[:, :, ::-1][:, :, :columns]
     # What LAPACK makes of signs is no law.
     signs = np.random.default_rng(len(x)).choice([-1.0, 1.0], size=(len(x), 1, columns))
-    x, queries = (jnp.asarray(a @ (first * signs), jnp.float32) for a in (x, queries))
-    x, queries = _standardised(x, queries, batch.mask)
-    return eqx.tree_at(lambda t: (t.x, t.queries, t.used), batch, (x, queries, jnp.ones(columns)))
+    turned = (jnp.asarray(a @ (first * signs), jnp.float32) for a in (x, queries))
+    new = (*_standardised(*turned, batch.mask), jnp.ones(columns))
+    return eqx.tree_at(lambda t: (t.x, t.queries, t.used), batch, new)
 
 
 def entropy_of(p: Float[Array, "*b K"]) -> Float[Array, "*b"]:

@@ -22,12 +22,17 @@ from torch import Tensor
 from bayesnet import devices
 from bayesnet._types import Array
 from bayesnet.pfn.context import pad_context
-from bayesnet.pfn.posterior import PFNPosterior, decode, encode
+from bayesnet.pfn.posterior import PFNPosterior, encode
 from bayesnet.pfn.transformer import pad_columns
-from bayesnet.surrogates.bridge import _traced, block_sizes
+from bayesnet.surrogates.bridge import block_sizes
+from bayesnet.surrogates.pfn_programs import (
+    decode_at,
+    decode_back,
+    decode_many,
+    decode_many_back,
+)
 
-# Tables of one program that are encoded at once, and how many one call of it takes.
-TOGETHER = 8
+# How many tables one call of a program takes.
 TABLES = (8, 64)
 # Numbers of candidates of each table, above the last one multiples of it: few, as every pair of
 # sizes is a program that takes seconds to compile.
@@ -136,7 +141,7 @@ class PFNBridge:
     def _at(self, x: Tensor) -> tuple[Tensor, Tensor]:
         def run(at: slice, block: Array) -> Any:
             network, bars, cache, mask, used = self._arrays()
-            found = _decode(network, bars, cache, mask, used, block)
+            found = decode_at(network, bars, cache, mask, used, block)
             return [np.swapaxes(np.asarray(a), 0, 1)[: at.stop - at.start] for a in found]
 
         y, f = self._by_points(x, run)
@@ -148,7 +153,7 @@ class PFNBridge:
         def run(at: slice, block: Array) -> Any:
             network, bars, cache, mask, used = self._arrays()
             w = [jnp.asarray(fill(b[:, at], block.shape[0], axis=1, zero=True)) for b in weights]
-            found = _decode_back(network, bars, cache, mask, used, block, *w)
+            found = decode_back(network, bars, cache, mask, used, block, *w)
             return [np.asarray(found)[: at.stop - at.start, : x.shape[1]]]
 
         return self._by_points(x, run)[0]
@@ -182,12 +187,12 @@ class PFNBridge:
         if by is None:
 
             def forward(network: Any, bars: Any, *table: Any) -> Any:
-                return _decode_many(network, bars, *table)
+                return decode_many(network, bars, *table)
 
             return [a[:, :q] for a in self.each_table(rows, targets, x, forward)]
 
         def backward(network: Any, bars: Any, *table: Any) -> Any:
-            return _decode_many_back(network, bars, *table, constant=constant)
+            return decode_many_back(network, bars, *table, constant=constant)
 
         weights = [fill(self._numpy(b), wide_enough(q), axis=1, zero=True) for b in by]
         return self.gradients(rows, targets, x, backward, weights)
@@ -268,63 +273,6 @@ class _Given(torch.autograd.Function):
     def backward(ctx: Any, *by: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         constant = not any(ctx.needs_input_grad[:2])
         return (*ctx.bridge._given(*ctx.saved_tensors, by, constant), None)
-
-
-@jax.jit
-def _decode(network: Any, bars: Any, cache: Any, mask: Any, used: Any, x: Array) -> Any:
-    _traced("decode", x)
-    return decode(network, bars, cache, mask, x, used)
-
-
-@jax.jit
-def _decode_back(
-    network: Any, bars: Any, cache: Any, mask: Any, used: Any, x: Array, by_y: Array, by_f: Array
-) -> Array:
-    _traced("decode_back", x)
-    _, pull = jax.vjp(lambda a: decode(network, bars, cache, mask, a, used), x)
-    return pull((by_y, by_f))[0]
-
-
-def _table_laws(network: Any, bars: Any, mask: Any, used: Any, x: Any, y: Any, new: Any) -> Any:
-    """Logits (q, m, k) of y and f at `new` (q, D), given a table."""
-    found = decode(network, bars, encode(network, x, y, mask, used), mask, new, used)
-    return tuple(jnp.swapaxes(a, 0, 1) for a in found)
-
-
-@jax.jit
-def _decode_many(
-    network: Any, bars: Any, x: Array, y: Array, mask: Any, used: Any, new: Array
-) -> Any:
-    _traced("decode_many", new)
-    laws = partial(_table_laws, network, bars, mask, used)
-    return jax.lax.map(lambda a: laws(*a), (x, y, new), batch_size=TOGETHER)
-
-
-@partial(jax.jit, static_argnames="constant")
-def _decode_many_back(
-    network: Any,
-    bars: Any,
-    x: Array,
-    y: Array,
-    mask: Any,
-    used: Any,
-    new: Array,
-    by_y: Array,
-    by_f: Array,
-    *,
-    constant: bool,
-) -> Any:
-    """Gradients to the candidates and, unless the table is constant, to it."""
-    _traced("decode_many_back", new)
-    laws = partial(_table_laws, network, bars, mask, used)
-
-    def one(item: Any) -> Any:
-        x, y, new, *by = item
-        if constant:
-            return jax.vjp(lambda c: laws(x, y, c), new)[1](tuple(by))
-        return jax.vjp(lambda c, a, b: laws(a, b, c), new, x, y)[1](tuple(by))
-
-    return jax.lax.map(one, (x, y, new, by_y, by_f), batch_size=TOGETHER)
 
 
 def _cast(tree: Any, dtype: Any) -> Any:

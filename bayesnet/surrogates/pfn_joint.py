@@ -20,13 +20,13 @@ from bayesnet._types import Array
 from bayesnet.surrogates.bridge import _traced
 from bayesnet.surrogates.look_ahead import MOST
 from bayesnet.surrogates.pfn_bridge import (
-    TOGETHER,
     PFNBridge,
     fill,
     joined,
     table_blocks,
     wide_enough,
 )
+from bayesnet.surrogates.pfn_programs import TOGETHER
 
 
 def process_correlations(
