@@ -14,7 +14,7 @@ from bayesnet._errors import BayesNetError, InputError
 from bayesnet.inference._exact_hmc import sample_hyper
 from bayesnet.inference._exact_noise import NoiseEvidence
 from bayesnet.inference._exact_table import NoiseLaw, Table
-from bayesnet.posterior.process import scale_of, table_noise, weighted_constant
+from bayesnet.posterior.process_table import scale_of, table_noise, weighted_constant
 from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.process_solution import evidence_gradient, solve
 from bayesnet.priors.scale_mixture import ScaleMixture

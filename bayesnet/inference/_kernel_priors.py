@@ -6,7 +6,7 @@ from typing import Any
 
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.inference.exact import _random_amplitude
-from bayesnet.posterior.process import base_of
+from bayesnet.posterior.process_table import base_of
 from bayesnet.priors import LatentPrior
 from bayesnet.priors.scale_mixture import ScaleMixture
 

@@ -23,7 +23,8 @@ from bayesnet.inference._exact_table import (
 )
 from bayesnet.kernels.matrices import check_direct
 from bayesnet.likelihoods import GaussianLikelihood
-from bayesnet.posterior.process import ProcessPosterior, base_of
+from bayesnet.posterior.process import ProcessPosterior
+from bayesnet.posterior.process_table import base_of
 from bayesnet.priors import LatentPrior
 from bayesnet.priors.covariance import Combined, Named
 from bayesnet.priors.kernel_model import KernelModel, check_columns

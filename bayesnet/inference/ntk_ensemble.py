@@ -11,7 +11,7 @@ from bayesnet.data import Data
 from bayesnet.inference._exact_search import SAMPLED
 from bayesnet.inference.exact import Exact
 from bayesnet.likelihoods import GaussianLikelihood
-from bayesnet.posterior.process import base_of
+from bayesnet.posterior.process_table import base_of
 from bayesnet.posterior.trained import TrainedEnsemble
 
 

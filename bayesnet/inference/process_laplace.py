@@ -24,7 +24,7 @@ from bayesnet.likelihoods import CategoricalLikelihood
 from bayesnet.posterior.laplace_process import LaplacePosterior, latent_mean, solve_labels
 from bayesnet.posterior.laplace_solution import Labels
 from bayesnet.posterior.latent_process import CLASS_LIKELIHOODS, check_outputs, row_weights
-from bayesnet.posterior.process import base_of
+from bayesnet.posterior.process_table import base_of
 from bayesnet.priors.kernel_model import KernelModel, check_columns
 from bayesnet.priors.scale_mixture import ScaleMixture
 

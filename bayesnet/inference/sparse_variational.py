@@ -33,7 +33,7 @@ from bayesnet.likelihoods import BernoulliLikelihood, CategoricalLikelihood, Gau
 from bayesnet.likelihoods.label_noise import LogitNormal
 from bayesnet.posterior.laplace_process import latent_mean
 from bayesnet.posterior.latent_process import check_outputs
-from bayesnet.posterior.process import base_of
+from bayesnet.posterior.process_table import base_of
 from bayesnet.posterior.sparse_process import SparsePosterior, known_log_scale, project
 from bayesnet.priors.hyper import is_leaf
 from bayesnet.priors.kernel_model import KernelModel, check_columns

@@ -23,8 +23,9 @@ from bayesnet.posterior.latent_process import (
     pick_nodes,
     rule,
 )
-from bayesnet.posterior.process import _NONE, base_of
+from bayesnet.posterior.process import _NONE
 from bayesnet.posterior.process_report import expansion_problems
+from bayesnet.posterior.process_table import base_of
 from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.process_blocks import jittered_cholesky
 from bayesnet.priors.scale_mixture import ScaleMixture

@@ -18,9 +18,10 @@ from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.likelihoods.base import refuse_y_var
 from bayesnet.posterior.laplace_process import latent_mean
 from bayesnet.posterior.latent_process import POINTS, LatentProcess, LatentReport, Marginals
-from bayesnet.posterior.process import _NONE, base_of
+from bayesnet.posterior.process import _NONE
 from bayesnet.posterior.process_prediction import ProcessPrediction, covariance_root
 from bayesnet.posterior.process_report import expansion_problems
+from bayesnet.posterior.process_table import base_of
 from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.process_blocks import jittered_cholesky
 from bayesnet.priors.scale_mixture import ScaleMixture

@@ -11,7 +11,8 @@ import numpy as np
 from scipy import linalg
 
 from bayesnet._errors import UnsupportedError
-from bayesnet.posterior.process import _NONE, ProcessPosterior, base_of
+from bayesnet.posterior.process import _NONE, ProcessPosterior
+from bayesnet.posterior.process_table import base_of
 from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.process_solution import ScaleModel, Solution
 from bayesnet.priors.scale_quadrature import ScaleNodes, scale_nodes

@@ -15,7 +15,8 @@ import torch
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
-from bayesnet.posterior.process import ProcessPosterior, base_of, table_noise
+from bayesnet.posterior.process import ProcessPosterior
+from bayesnet.posterior.process_table import base_of, table_noise
 from bayesnet.surrogates.kernel_bridge import KernelBridge
 
 LOG_2PI = math.log(2.0 * math.pi)
