@@ -182,6 +182,7 @@ def main() -> None:
         dims=tuple(d for d in training.dims if d <= 8),
         tables=options.tables,
         outside=leaving_the_prior(tasks.max_rows) if options.name == "gp" else None,
+        between=jax.clear_caches,
     )
     pfn.save(path)
     for row in pfn.card["certificate"]:
