@@ -13,7 +13,7 @@ import importlib
 import json
 import os
 import re
-import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +141,14 @@ def save(obj: Any, path: str | Path) -> None:
         "sha256": _checksum(description, tensors),
     }
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=path.name)
+    # Opened as any file is: `tempfile` makes files that nobody else may read.
+    temporary = path.resolve().with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(to_bytes(tensors, metadata=metadata))
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -114,6 +114,13 @@ def test_saving_replaces_a_file_whole_or_not_at_all(small_posterior, saved, monk
     assert list(saved.parent.iterdir()) == [saved]
 
 
+def test_others_may_read_a_file_as_any_other(small_posterior, tmp_path):
+    usual = tmp_path / "usual"
+    usual.touch()
+    small_posterior.save(tmp_path / "saved.bayesnet")
+    assert (tmp_path / "saved.bayesnet").stat().st_mode == usual.stat().st_mode
+
+
 def refused(path, words=None):
     with pytest.raises(bn.FileFormatError, match=words):
         bn.load(path)
