@@ -185,17 +185,10 @@ class PFNBridge:
         """Logits, or with cotangents `by` of them the gradients to rows, targets and x."""
         q = x.shape[1]
         if by is None:
-
-            def forward(network: Any, bars: Any, *table: Any) -> Any:
-                return decode_many(network, bars, *table)
-
-            return [a[:, :q] for a in self.each_table(rows, targets, x, forward)]
-
-        def backward(network: Any, bars: Any, *table: Any) -> Any:
-            return decode_many_back(network, bars, *table, constant=constant)
-
+            return [a[:, :q] for a in self.each_table(rows, targets, x, decode_many)]
+        program = partial(decode_many_back, constant=constant)
         weights = [fill(self._numpy(b), wide_enough(q), axis=1, zero=True) for b in by]
-        return self.gradients(rows, targets, x, backward, weights)
+        return self.gradients(rows, targets, x, program, weights)
 
     def each_table(
         self,
