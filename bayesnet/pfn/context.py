@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bayesnet.devices import current_platform, run_side_by_side, with_settings
+from bayesnet.devices import current_platform, run_side_by_side
 from bayesnet.pfn.transformer import pad_columns
 
 # Query rows of one call of the compiled program; what is left is padded to the smaller one. Few
@@ -43,13 +43,11 @@ def in_blocks(program: Any, *arrays: np.ndarray) -> Any:
     size = min(count, ON_CPU if current_platform() == "cpu" else ELSEWHERE)
     blocks = [tuple(pad(a[at : at + size], size) for a in arrays) for at in range(0, count, size)]
 
-    # With settings stated from the first on: a program that inherits them is another one.
-    @with_settings
     def run(block: tuple[np.ndarray, ...]) -> Any:
         return jax.tree.map(np.asarray, program(*block))
 
-    # The first alone: it is compiled once.
-    parts = [run(blocks[0]), *run_side_by_side(run, blocks[1:])]
+    # The first alone: it is compiled once, and under the settings of the others.
+    parts = run_side_by_side(run, blocks[:1]) + run_side_by_side(run, blocks[1:])
     return jax.tree.map(lambda *a: np.concatenate(a)[:count], *parts)
 
 

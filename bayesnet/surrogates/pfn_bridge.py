@@ -205,15 +205,23 @@ class PFNBridge:
         """
         with self._scope():
             tables, values, mask, used = self._tables(self._numpy(rows), self._numpy(targets))
+
+        def call(at: slice, block: Array, *w: Array) -> Any:
+            network, bars = self._arrays()[:2]
+            context = (jnp.asarray(fill(a[at], len(block))) for a in (tables, values))
+            return program(network, bars, *context, mask, used, block, *w)
+
+        return self.each_place(x, call, weights)
+
+    def each_place(
+        self, x: Tensor, call: Callable[..., Any], weights: Sequence[np.ndarray] = ()
+    ) -> tuple[Tensor, ...]:
+        """What `call(places, candidates, *weights)` gives, block after block of the places x (b, q, d)."""
         queries = fill(self._columns(self._numpy(x)), wide_enough(x.shape[1]), axis=1)
 
         def run(at: slice, block: Array) -> Any:
-            network, bars = self._arrays()[:2]
-            size, count = block.shape[0], at.stop - at.start
-            context = (jnp.asarray(fill(a[at], size)) for a in (tables, values))
-            w = (jnp.asarray(fill(b[at], size, zero=True)) for b in weights)
-            found = program(network, bars, *context, mask, used, block, *w)
-            return [np.asarray(a)[:count] for a in found]
+            w = (jnp.asarray(fill(b[at], len(block), zero=True)) for b in weights)
+            return [np.asarray(a)[: at.stop - at.start] for a in call(at, block, *w)]
 
         return joined(self._each_block(queries, table_blocks(len(queries)), run), x)
 

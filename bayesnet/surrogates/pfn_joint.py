@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,11 +21,9 @@ from bayesnet.surrogates.look_ahead import MOST
 from bayesnet.surrogates.pfn_bridge import (
     PFNBridge,
     fill,
-    joined,
-    table_blocks,
     wide_enough,
 )
-from bayesnet.surrogates.pfn_programs import TOGETHER
+from bayesnet.surrogates.pfn_programs import TOGETHER, each_gradient, each_table
 
 
 def process_correlations(
@@ -87,15 +84,12 @@ def _own_table(
     bridge: PFNBridge, x: Tensor, program: Any, weights: Sequence[np.ndarray] = ()
 ) -> tuple[Tensor, ...]:
     """What `program` makes of the table, which is conditioned already, at the candidates of each place."""
-    queries = fill(bridge._columns(bridge._numpy(x)), wide_enough(x.shape[1]), axis=1)
 
-    def run(at: slice, block: Array) -> Any:
+    def call(at: slice, block: Array, *w: Array) -> Any:
         network, _, cache, mask, used = bridge._arrays()
-        w = (jnp.asarray(fill(a[at], len(block), zero=True)) for a in weights)
-        found = program(network, cache, mask, used, block, *w)
-        return [np.asarray(a)[: at.stop - at.start] for a in found]
+        return program(network, cache, mask, used, block, *w)
 
-    return joined(bridge._each_block(queries, table_blocks(len(queries)), run), x)
+    return bridge.each_place(x, call, weights)
 
 
 def _of_table(network: Any, cache: Any, mask: Any, used: Any, x: Any) -> Any:
@@ -133,8 +127,7 @@ def _at_back(
 @jax.jit
 def _given(network: Any, bars: Any, x: Array, y: Array, mask: Any, used: Any, new: Array) -> Any:
     _traced("joint_given", new)
-    of = partial(_of_new_table, network, mask, used)
-    return jax.lax.map(lambda a: of(*a), (x, y, new), batch_size=TOGETHER)
+    return each_table(partial(_of_new_table, network, mask, used), x, y, new)
 
 
 @jax.jit
@@ -150,10 +143,5 @@ def _given_back(
     by_noise: Array,
 ) -> Any:
     _traced("joint_given_back", new)
-
-    def one(item: Any) -> Any:
-        x, y, new, *by = item
-        of = partial(_of_new_table, network, mask, used)
-        return jax.vjp(lambda c, a, b: of(a, b, c), new, x, y)[1](tuple(by))
-
-    return jax.lax.map(one, (x, y, new, by, by_noise), batch_size=TOGETHER)
+    of = partial(_of_new_table, network, mask, used)
+    return each_gradient(of, x, y, new, by, by_noise)

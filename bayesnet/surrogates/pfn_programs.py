@@ -1,7 +1,11 @@
-"""What the bridge of a PFN compiles: logits of bars at candidates, and their gradients."""
+"""What the bridge of a PFN compiles: logits of bars at candidates, and their gradients.
+
+`each_table` and `each_gradient` serve its joint laws (`pfn_joint`) too.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,6 +18,31 @@ from bayesnet.surrogates.bridge import _traced
 
 # Tables of one program that are encoded at once.
 TOGETHER = 8
+
+
+def each_table(laws: Callable[..., Any], x: Array, y: Array, new: Array) -> Any:
+    """`laws(x, y, new)` of every table, a few at once."""
+    return jax.lax.map(lambda a: laws(*a), (x, y, new), batch_size=TOGETHER)
+
+
+def each_gradient(
+    laws: Callable[..., Any],
+    x: Array,
+    y: Array,
+    new: Array,
+    *by: Array,
+    constant: bool = False,
+) -> Any:
+    """Of every table the gradients to `new` and, unless it is constant, to x and y, given those `by` the
+    laws."""
+
+    def one(item: Any) -> Any:
+        x, y, new, *by = item
+        if constant:
+            return jax.vjp(lambda c: laws(x, y, c), new)[1](tuple(by))
+        return jax.vjp(lambda c, a, b: laws(a, b, c), new, x, y)[1](tuple(by))
+
+    return jax.lax.map(one, (x, y, new, *by), batch_size=TOGETHER)
 
 
 @jax.jit
@@ -45,8 +74,7 @@ def decode_many(
 ) -> Any:
     """Logits (b, q, m, k) of y and of f at the candidates `new` (b, q, D) of each table."""
     _traced("decode_many", new)
-    laws = partial(_table_laws, network, bars, mask, used)
-    return jax.lax.map(lambda a: laws(*a), (x, y, new), batch_size=TOGETHER)
+    return each_table(partial(_table_laws, network, bars, mask, used), x, y, new)
 
 
 @partial(jax.jit, static_argnames="constant")
@@ -66,11 +94,4 @@ def decode_many_back(
     """Gradients to the candidates and, unless the table is constant, to it."""
     _traced("decode_many_back", new)
     laws = partial(_table_laws, network, bars, mask, used)
-
-    def one(item: Any) -> Any:
-        x, y, new, *by = item
-        if constant:
-            return jax.vjp(lambda c: laws(x, y, c), new)[1](tuple(by))
-        return jax.vjp(lambda c, a, b: laws(a, b, c), new, x, y)[1](tuple(by))
-
-    return jax.lax.map(one, (x, y, new, by_y, by_f), batch_size=TOGETHER)
+    return each_gradient(laws, x, y, new, by_y, by_f, constant=constant)

@@ -159,11 +159,9 @@ def test_tables_of_many_columns_are_trained_on_as_users_tables_are_seen():
     new = rng.normal(size=(4, 3, width))
     mask = jnp.arange(rows) < jnp.array([[20], [12], [6], [0]])
     none = jnp.zeros((4, 3))
+    seen, queries = _standardised(jnp.asarray(x), jnp.asarray(new), mask)
     given = ClassBatch(
-        *_standardised(jnp.asarray(x), jnp.asarray(new), mask)[:1],
-        jnp.zeros((4, rows), int), mask,
-        _standardised(jnp.asarray(x), jnp.asarray(new), mask)[1],
-        jnp.ones(width), jnp.ones((4, 3), bool), none[..., None], none,
+        seen, jnp.zeros((4, rows), int), mask, queries, jnp.ones(width), jnp.ones((4, 3), bool), none[..., None], none,
     )  # fmt: skip
     batch = padded(given, most)
     assert batch.x.shape == (4, rows, most)
