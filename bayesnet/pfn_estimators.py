@@ -27,6 +27,9 @@ class PFNClassifier(BNNClassifier):
             `bn.pfn.ClassPFN`.
         ensemble: how many views of the table are averaged (orders of classes and columns, and
             scales of columns).
+        temperature: what log probabilities are divided by: a number (1: as the network says), or
+            "cross-validated", found from rows held out (1 below 6 rows): the training prior knows
+            harder tables than most real ones.
         longer: for tables of more rows than the weights were trained for: "subsample" (a random
             choice of rows, by `random_state`) or "error".
         wider: for more columns than the weights accept: "project" (the first principal
@@ -43,6 +46,7 @@ class PFNClassifier(BNNClassifier):
         weights: Any = "classifier",
         *,
         ensemble: int = 8,
+        temperature: float | str = "cross-validated",
         longer: str = "subsample",
         wider: str = "project",
         random_state: Any = None,
@@ -50,6 +54,7 @@ class PFNClassifier(BNNClassifier):
     ) -> None:
         self.weights = weights
         self.ensemble = ensemble
+        self.temperature = temperature
         self.longer = longer
         self.wider = wider
         self.random_state = random_state
@@ -73,7 +78,13 @@ class PFNClassifier(BNNClassifier):
                 is_file = str(pfn).endswith(".safetensors")
                 pfn = ClassPFN.load(pfn) if is_file else ClassPFN.from_pretrained(pfn)
             self.posterior_ = pfn.fit(
-                X, y, ensemble=self.ensemble, longer=self.longer, wider=self.wider, seed=seed
+                X,
+                y,
+                ensemble=self.ensemble,
+                temperature=self.temperature,
+                longer=self.longer,
+                wider=self.wider,
+                seed=seed,
             )
         # As the user gave them: the posterior keeps plain numbers and text.
         self.classes_ = np.asarray(self.posterior_.labels, dtype=y.dtype)

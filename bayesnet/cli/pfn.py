@@ -126,13 +126,17 @@ def predict_command(
     subsample: Annotated[
         bool, typer.Option("--subsample", help="Use a random choice of rows if there are too many")
     ] = False,
+    project: Annotated[
+        bool,
+        typer.Option("--project", help="Classes: use principal components if columns are too many"),
+    ] = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
 ) -> None:
     """Predict new rows from a table, without any fit: mean, standard deviation, interval.
 
-    With weights for classes: the most probable one, the probability of each, and the two parts of
-    the uncertainty in nats.
+    With weights for classes, as `PFNClassifier` does (8 views, temperature from rows held out): the
+    most probable class, the probability of each, and the two parts of the uncertainty in nats.
 
     [bold]Examples[/bold]
 
@@ -163,7 +167,15 @@ def predict_command(
         pfn = load(weights) if is_file else PFN.from_pretrained(weights)
         if isinstance(pfn, ClassPFN):
             labels = known.labels(target, fix)
-            posterior: Any = pfn.cast(np.float32).fit(x, labels, longer=longer, seed=seed)
+            posterior: Any = pfn.cast(np.float32).fit(
+                x,
+                labels,
+                ensemble=8,
+                temperature="cross-validated",
+                longer=longer,
+                wider="project" if project else "error",
+                seed=seed,
+            )
         else:
             pfn = PFN.load(weights) if is_file else pfn  # refuses what is no PFN
             posterior = pfn.fit(x, known.numbers(targets, fix), longer=longer, seed=seed)

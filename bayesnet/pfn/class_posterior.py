@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,13 @@ from bayesnet.data import as_matrix
 from bayesnet.likelihoods.labels import LabelLaw
 from bayesnet.pfn.class_network import ClassTransformer
 from bayesnet.pfn.class_views import View, make_views
-from bayesnet.pfn.context import chunks
+from bayesnet.pfn.context import chunks, in_blocks
+from bayesnet.pfn.many import wide
 from bayesnet.pfn.transformer import pad_columns
 from bayesnet.posterior import ClassPrediction
+
+# A view, and of each row asked the logits (q, K) of its slots and of the share of entropy (q,).
+Answer = tuple[View, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +63,8 @@ class ClassPosterior:
     """A table of labels that conditions a `ClassPFN`.
 
     `x` (n, d) in user units; `codes` (n,) the index of each label among `labels`; `ensemble`: how
-    many views are averaged; `wider`: as of `ClassPFN.fit`.
+    many views are averaged; `wider`: as of `ClassPFN.fit`; `temperature`: what the log probabilities
+    are divided by.
     """
 
     pfn: Any
@@ -69,6 +74,7 @@ class ClassPosterior:
     ensemble: int
     wider: str
     seed: int
+    temperature: float = 1.0
 
     @property
     def in_dim(self) -> int:
@@ -105,9 +111,11 @@ class ClassPosterior:
         number of columns, NaN, or no rows.
         """
         matrix = as_matrix(x, "X", columns=self.in_dim)
-        return self._predict(matrix, self._members)
+        return self._predict(matrix, self._members, self.temperature)
 
-    def _predict(self, matrix: np.ndarray, members: Any) -> PFNClassPrediction:
+    def _predict(
+        self, matrix: np.ndarray, members: Any, temperature: float = 1.0
+    ) -> PFNClassPrediction:
         network = self.pfn.network
         each = []
         for view, cache, (mask, used, classes) in members:
@@ -118,7 +126,7 @@ class ClassPosterior:
             ]
             logits, share = (np.concatenate([p[i] for p in parts]) for i in range(2))
             each.append((view, logits, share))
-        return average(each, self.labels)
+        return average(each, self.labels, temperature)
 
     @cached_property
     def surprise(self) -> float:
@@ -150,9 +158,9 @@ class ClassPosterior:
 
 
 def average(
-    members: list[tuple[View, np.ndarray, np.ndarray]], labels: tuple[Any, ...]
+    members: list[Answer], labels: tuple[Any, ...], temperature: float = 1.0
 ) -> PFNClassPrediction:
-    """The mean of what views say: logits (q, K) of their slots and of the share of entropy (q,)."""
+    """The mean of what views say, its log over `temperature`; the share of entropy stays."""
     k = len(labels)
     queries = len(members[0][1])
     total, share = np.zeros((queries, k)), np.zeros(queries)
@@ -161,8 +169,29 @@ def average(
         p = p / p.sum(axis=1, keepdims=True)
         total = total + p[:, view.slots] / len(members)
         share = share + 1 / (1 + np.exp(-np.asarray(odds, np.float64))) / len(members)
-    log_p = np.log(np.maximum(total, 1e-30))[None]
-    return PFNClassPrediction(LabelLaw(log_p, np.exp(log_p)), labels, share * math.log(k))
+    log_p = np.log(np.maximum(total, 1e-30))
+    inside = share * math.log(k)
+    if temperature != 1.0:
+        before = -(total * log_p).sum(axis=1)
+        log_p = log_p / temperature
+        log_p = log_p - np.logaddexp.reduce(log_p, axis=1, keepdims=True)
+        after = -(np.exp(log_p) * log_p).sum(axis=1)
+        inside = inside * after / np.maximum(before, 1e-12)
+    return PFNClassPrediction(LabelLaw(log_p[None], np.exp(log_p)[None]), labels, inside)
+
+
+def answers(
+    network: ClassTransformer, asked: list[tuple[View, tuple[Any, ...], np.ndarray]]
+) -> list[Answer]:
+    """What each view says of rows (q, d), q the same for all, given the context beside it; in few programs."""
+    rows = [
+        pad_columns(view.inputs(rows).astype(np.float32), network.max_dim)[0]
+        for view, _, rows in asked
+    ]
+    contexts = [np.stack(a) for a in zip(*(context for _, context, _ in asked), strict=True)]
+    logits, share = in_blocks(partial(many, network), *contexts, wide(np.stack(rows)))
+    q = len(rows[0])
+    return [(view, logits[i, :q], share[i, :q]) for i, (view, _, _) in enumerate(asked)]
 
 
 @eqx.filter_jit

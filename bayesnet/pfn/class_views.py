@@ -8,7 +8,7 @@ an ensemble of a multiple of K! views treats all names of the classes alike.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -100,7 +100,7 @@ def make_views(
         centre, spread = standardization(view._raw(x))
         # Projections on nothing are 0 up to rounding: they have no scale.
         spread = np.where(spread > 1e-9, spread, 1.0)
-        views.append(View(loc, scale, components, chosen, robust, centre, spread, view.order))
+        views.append(replace(view, centre=centre, spread=spread))
     return views
 
 

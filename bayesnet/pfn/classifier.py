@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,19 @@ from bayesnet.data import as_matrix
 from bayesnet.likelihoods.labels import as_labels, check_classes, encode_labels
 from bayesnet.pfn.class_labels import Labels
 from bayesnet.pfn.class_network import ClassTransformer
-from bayesnet.pfn.class_posterior import ClassPosterior, PFNClassPrediction, average, many
+from bayesnet.pfn.class_posterior import ClassPosterior, PFNClassPrediction, answers, average
 from bayesnet.pfn.class_tasks import ClassTasks
+from bayesnet.pfn.class_temperature import temperature_of
 from bayesnet.pfn.class_training import ClassObjective
 from bayesnet.pfn.class_views import WIDER
-from bayesnet.pfn.context import in_blocks
 from bayesnet.pfn.correlated_inputs import CorrelatedInputs
 from bayesnet.pfn.inputs import as_input_law
 from bayesnet.pfn.loop import run_loop
-from bayesnet.pfn.many import tables_of, wide
+from bayesnet.pfn.many import tables_of
 from bayesnet.pfn.precision import cast
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.setup import load_pretrained, make_card, training_of
 from bayesnet.pfn.table import LONGER
-from bayesnet.pfn.transformer import pad_columns
 from bayesnet.posterior.saving import load, save
 
 
@@ -135,6 +133,7 @@ class ClassPFN:
         *,
         classes: Any = None,
         ensemble: int = 1,
+        temperature: float | str = 1.0,
         longer: str = "error",
         wider: str = "error",
         seed: int = 0,
@@ -147,6 +146,9 @@ class ClassPFN:
             classes: the labels that can occur, at least two; those of `y` if None.
             ensemble: how many views of the table are averaged: orders of its classes, then
                 orders and scales of its columns.
+            temperature: what log probabilities are divided by: below 1 for a table that is easier
+                than those of the training prior. "cross-validated" finds it from rows held out, at
+                the price of ten forward passes more a view (`bayesnet.pfn.class_temperature`).
             longer: for tables of more rows than it was trained for: "error", or "subsample" (a
                 random choice of rows, by `seed`, with every class).
             wider: for more columns than accepted: "error", "project" (on the first principal
@@ -160,6 +162,7 @@ class ClassPFN:
         if not isinstance(ensemble, int) or ensemble < 1:
             raise InputError(f"ensemble is a whole number of at least 1, got {ensemble!r}.")
         posterior = ClassPosterior(self, x, codes, names, ensemble, wider, seed)
+        posterior = replace(posterior, temperature=temperature_of(temperature, posterior))
         limit = self.card.get("surprise_limit")
         if warn and limit is not None and posterior.surprise > limit:
             warnings.warn(
@@ -171,7 +174,13 @@ class ClassPFN:
         return posterior
 
     def predict_many(
-        self, X: ArrayLike, y: ArrayLike, X_new: ArrayLike, *, ensemble: int = 1
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        X_new: ArrayLike,
+        *,
+        ensemble: int = 1,
+        temperature: float | str = 1.0,
     ) -> list[PFNClassPrediction]:
         """Predictions of many tables of the same shape, conditioned in one program.
 
@@ -181,25 +190,19 @@ class ClassPFN:
         """
         x, targets, new = tables_of(X, y, X_new)
         posteriors = [
-            self.fit(a, b, ensemble=ensemble, warn=False) for a, b in zip(x, targets, strict=True)
+            self.fit(a, b, ensemble=ensemble, temperature=temperature, warn=False)
+            for a, b in zip(x, targets, strict=True)
         ]
-        q = new.shape[1]
-        views, given, queries = [], [], []
-        for posterior, rows in zip(posteriors, new, strict=True):
-            for view, context in posterior.contexts():
-                inputs, _ = pad_columns(view.inputs(rows).astype(np.float32), self.max_dim)
-                queries.append(inputs)
-                views.append(view)
-                given.append(context)
-        stacked = [np.stack(a) for a in zip(*given, strict=True)]
-        logits, share = in_blocks(partial(many, self.network), *stacked, wide(np.stack(queries)))
-        found = []
-        for i, posterior in enumerate(posteriors):
-            at = range(i * ensemble, (i + 1) * ensemble)
-            found.append(
-                average([(views[j], logits[j, :q], share[j, :q]) for j in at], posterior.labels)
-            )
-        return found
+        asked = [
+            (*given, rows)
+            for posterior, rows in zip(posteriors, new, strict=True)
+            for given in posterior.contexts()
+        ]
+        found = answers(self.network, asked)
+        return [
+            average(found[i * ensemble : (i + 1) * ensemble], p.labels, p.temperature)
+            for i, p in enumerate(posteriors)
+        ]
 
     def _table(
         self, X: ArrayLike, y: ArrayLike, classes: Any, longer: str, wider: str, seed: int
