@@ -478,3 +478,23 @@ def test_a_missing_label_is_named(tmp_path):
     data = write_csv(tmp_path / "d.csv", "a,kind", [(1, "x"), (2, ""), (3, "y")])
     words = refused("fit", data, "-t", "kind", "--likelihood", "categorical")
     assert "column 'kind': a missing label on line 3" in words
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    """As `bayesnet predict ... | head -1`."""
+    script = (
+        "from bayesnet.cli._console import plain_errors\n"
+        "@plain_errors\n"
+        "def command():\n"
+        "    for i in range(200_000):\n"
+        "        print(i)\n"
+        "import typer\n"
+        "typer.run(command)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "0\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0

@@ -178,7 +178,8 @@ def predict_command(
             )
         else:
             pfn = PFN.load(weights) if is_file else pfn  # refuses what is no PFN
-            posterior = pfn.fit(x, known.numbers(targets, fix), longer=longer, seed=seed)
+            numbers = known.numbers(targets, f"{fix} For classes pass --weights classifier.")
+            posterior = pfn.fit(x, numbers, longer=longer, seed=seed)
         prediction = posterior.predict(x_new)
     if isinstance(pfn, ClassPFN):
         columns, what = class_columns(prediction), "predictions with probabilities"

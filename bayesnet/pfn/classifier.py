@@ -226,13 +226,14 @@ class ClassPFN:
         if x.shape[1] > self.max_dim and wider == "error":
             raise InputError(
                 f"X has {x.shape[1]} columns, this PFN accepts at most {self.max_dim}: choose columns, "
-                'pass wider="project" or wider="subsample", or use another method.'
+                'pass wider="project" (on the command line --project) or wider="subsample", or use another '
+                "method."
             )
         if len(x) > self.max_rows:
             if longer == "error":
                 raise InputError(
                     f"The table has {len(x)} rows, this PFN was trained for at most {self.max_rows}: pass "
-                    'longer="subsample" for a random choice of them, or use another method.'
+                    'longer="subsample" (--subsample) for a random choice of them, or use another method.'
                 )
             chosen = _choice(codes, self.max_rows, seed)
             x, codes = x[chosen], codes[chosen]

@@ -54,7 +54,8 @@ class Limits:
         if n > self.max_rows:
             raise InputError(
                 f"The table has {n} rows, this PFN was trained for at most {self.max_rows}: pass "
-                'longer="subsample" to `fit` for a random choice of them, or use another method.'
+                'longer="subsample" to `fit` (on the command line --subsample) for a random choice of them, or use '
+                "another method."
             )
 
 
