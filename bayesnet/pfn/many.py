@@ -15,7 +15,7 @@ from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.context import CHUNKS, in_blocks, pad_context
 from bayesnet.pfn.ensemble import PFNEnsemble
-from bayesnet.pfn.posterior import PFNPosterior
+from bayesnet.pfn.posterior import PFNPosterior, evidence_of
 from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.transformer import Transformer, pad_columns
 from bayesnet.posterior.prediction import Prediction
@@ -33,9 +33,12 @@ def _bars(
     x: Float[Array, "t n d"],
     y: Float[Array, "t n"],
     queries: Float[Array, "t q d"],
-) -> tuple[Float[Array, "t q k"], Float[Array, "t q k"]]:
-    tables = jax.vmap(lambda x, y, new: network(x, y, mask, new, used, bars))
-    found: tuple[Array, Array] = tables(x, y, queries)
+) -> tuple[Float[Array, "t q k"], Float[Array, "t q k"], Any]:
+    def one(rows: Array, targets: Array, new: Array) -> Any:
+        cache = network.encode(rows, targets, mask, used)
+        return *network.decode(cache, mask, new, used, bars), evidence_of(cache)
+
+    found: tuple[Array, Array, Any] = jax.vmap(one)(x, y, queries)
     return found
 
 
@@ -89,13 +92,15 @@ def predict_many(
     x, targets = np.stack([c[0] for c in contexts]), np.stack([c[1][0] for c in contexts])
     mask = contexts[0][2]  # that of all
     program = partial(_bars, pfn.network_for(new.shape[2]), pfn.bars, mask, used)
-    logits = in_blocks(program, x, targets, queries)
+    *logits, evidence = in_blocks(program, x, targets, queries)
     of_y, of_f = (np.asarray(a)[:, :q, None] for a in logits)
     found: list[Prediction] = []
     for i, posterior in enumerate(posteriors):
-        pairs = [(of_y[j], of_f[j]) for j in range(i * ensemble, (i + 1) * ensemble)]
+        at = range(i * ensemble, (i + 1) * ensemble)
+        pairs = [(of_y[j], of_f[j]) for j in at]
         if isinstance(posterior, PFNEnsemble):
-            found.append(posterior.prediction(scaled[i], pairs))
+            known = [None if evidence is None else evidence[j : j + 1] for j in at]
+            found.append(posterior.prediction(scaled[i], pairs, posterior.components(known)))
         else:
             found.append(posterior.prediction(new[i], *pairs[0]))
     return found

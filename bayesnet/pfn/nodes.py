@@ -27,7 +27,8 @@ class Conditioned(eqx.Module):
 
     `log_weight` (p, n), normalised; `z` (p, n, k) and `gates` (p, n, d): the nodes; `solved`
     (p, n, r): the inverse covariance of the rows times y; `root` (p, n, r, r): the inverse of its
-    Cholesky factor; `x` (r, d): the rows.
+    Cholesky factor; `x` (r, d): the rows. `log_evidence`: of the table, as far as the nodes tell, and up to
+    a constant that depends on the number of rows alone.
     """
 
     log_weight: Float[Array, "p n"]
@@ -36,3 +37,4 @@ class Conditioned(eqx.Module):
     solved: Float[Array, "p n r"]
     root: Float[Array, "p n r r"]
     x: Float[Array, "r d"]
+    log_evidence: Float[Array, ""]

@@ -18,6 +18,7 @@ from bayesnet.data import Data, as_matrix
 from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.context import chunks, pad_context
+from bayesnet.pfn.nodes import Conditioned
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.transformer import Transformer, pad_columns
@@ -100,6 +101,13 @@ class PFNPosterior:
         """Logits (n, m, k) of the bars of y and of f at scaled inputs, by chunks."""
         y, f = self._decoded(*self._context, scaled)
         return np.swapaxes(y, 0, 1), np.swapaxes(f, 0, 1)
+
+    @property
+    def log_evidence(self) -> np.ndarray | None:
+        """Log evidence of the table (m,), scaled, up to a constant that depends on its rows alone, as the nodes
+        of a quadrature tell it; None of bars, which tell none."""
+        found = evidence_of(self._context[0])
+        return None if found is None else np.asarray(found, np.float64)
 
     def _decoded(
         self, cache: Any, mask: Any, used: Any, scaled: np.ndarray
@@ -203,6 +211,11 @@ def warn_of_far(scaled: np.ndarray) -> None:
             f"the table: the PFN was trained within about {FAR:.0f}, and extrapolates there.",
             stacklevel=3,
         )
+
+
+def evidence_of(cache: Any) -> Any:
+    """The log evidence that an encoded context tells of, or None."""
+    return cache.log_evidence if isinstance(cache, Conditioned) else None
 
 
 @eqx.filter_jit

@@ -41,6 +41,11 @@ class PowerMap:
         """The map at `y` (..., m)."""
         return (_forward(np.asarray(y, np.float64), self.power) - self.loc) / self.scale
 
+    def log_slope(self, y: np.ndarray) -> np.ndarray:
+        """The log derivative of the map at `y` (..., m)."""
+        y = np.asarray(y, np.float64)
+        return np.sign(y) * (self.power - 1) * np.log1p(np.abs(y)) - np.log(self.scale)
+
     def inverse(self, z: np.ndarray) -> np.ndarray:
         """What is mapped to `z` (..., m)."""
         return _inverse(np.asarray(z, np.float64) * self.scale + self.loc, self.power)

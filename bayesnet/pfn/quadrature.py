@@ -196,8 +196,8 @@ class QuadratureNetwork(eqx.Module):
 
         evidence, solved, root = float64_island(at_all)(hyper, x, y, mask)
         log_weight = nodes.log_share + self.laws.prior(z, gates, used) + evidence
-        log_weight = log_weight - jax.nn.logsumexp(log_weight)
-        return Conditioned(log_weight, z, gates, solved, root, x)
+        total = jax.nn.logsumexp(log_weight)
+        return Conditioned(log_weight - total, z, gates, solved, root, x, total)
 
     def encode(self, x: Array, y: Array, mask: Array, used: Array) -> Conditioned:
         """What is kept of a table; arguments as of `Transformer.encode`."""
