@@ -42,14 +42,18 @@ def as_matrix(
     """`a` as a float64 matrix (n, d), or an `InputError` that says what is wrong with it.
 
     Accepts NumPy, JAX and torch arrays, nested lists, and pandas or polars frames; a vector
-    is read as one column. NaN is an error unless `missing`; infinity always is.
+    is read as one column. NaN is an error unless `missing`, and so is what a NumPy mask hides;
+    infinity always is.
     """
+    names = getattr(a, "columns", None)
     if hasattr(a, "to_numpy"):
         a = a.to_numpy()
     elif hasattr(a, "detach"):
         a = a.detach().cpu().numpy()
     if type(a).__module__.startswith("scipy.sparse"):
         raise InputError(f"{name} is a sparse matrix; pass a dense array ({name}.toarray()).")
+    if np.ma.is_masked(a):
+        a = np.ma.filled(a.astype(np.float64), np.nan)
     try:
         array = np.asarray(a)
     except ValueError as error:
@@ -63,7 +67,7 @@ def as_matrix(
         if name == "y":
             fix = "For class labels pass likelihood=bn.CategoricalLikelihood()."
         raise InputError(
-            f"{name} must hold numbers, got {array.dtype} values such as {array.ravel()[:1]}. {fix}"
+            f"{name} must hold numbers, got {_no_number(array, names)}. {fix}"
         ) from error
     if matrix.ndim == 1:
         matrix = matrix[:, None]
@@ -85,6 +89,20 @@ def as_matrix(
             "(columns) as input: pass the columns that it was fitted on, in the same order."
         )
     return matrix
+
+
+def _no_number(array: np.ndarray, names: Any) -> str:
+    """The first value that is no number, in words, with its column if that has a name."""
+    values = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
+    for column in range(values.shape[1]):
+        for value in values[:, column]:
+            try:
+                _as_numbers(np.array([value]) if array.dtype.kind == "O" else array[:0])
+            except (TypeError, ValueError):
+                named = names is not None and len(names) == values.shape[1]
+                where = f" in column {names[column]!r}" if named else ""
+                return f"{array.dtype} values such as {value!r}{where}"
+    return f"{array.dtype} values"
 
 
 def _as_numbers(array: np.ndarray) -> np.ndarray:
@@ -182,10 +200,15 @@ def standardization(
         known = np.where(present, a, 0.0)
         loc = (share * known).sum(axis=0) / total
         scale = np.sqrt((share * (known - loc) ** 2).sum(axis=0) / total)
-    # A column that is constant up to rounding has no scale of its own. Relative to the values,
-    # so that the units of a column never decide.
-    constant = scale <= 1e-12 * np.abs(loc)
-    return loc, np.where(constant, 1.0, scale)
+    return loc, np.where(is_constant(loc, scale), 1.0, scale)
+
+
+def is_constant(loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Whether a column of this mean and sd is constant up to rounding, and has no scale of its own.
+
+    Relative to the values, so that the units of a column never decide.
+    """
+    return scale <= 1e-12 * np.abs(loc)
 
 
 def standardize(x: ArrayLike) -> np.ndarray:

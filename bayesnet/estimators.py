@@ -280,7 +280,7 @@ class BNNClassifier(ClassifierMixin, _Estimator):
         return self.predict_distribution(X).mean
 
     def _resolve_likelihood(self, y: np.ndarray) -> tuple[Any, np.ndarray]:
-        """The likelihood with its classes, and these (K,) in the dtype of y."""
+        """The likelihood with its classes, and these (K,), in the dtype of y where that holds them."""
         from bayesnet.likelihoods import (
             BernoulliLikelihood,
             CategoricalLikelihood,
@@ -298,4 +298,7 @@ class BNNClassifier(ClassifierMixin, _Estimator):
                 "or bn.CategoricalLikelihood, or bn.BNNRegressor."
             )
         likelihood, _ = likelihood.encode(y)
-        return likelihood, np.asarray(likelihood.classes, dtype=y.dtype)
+        names = np.asarray(likelihood.classes)
+        # Not if the dtype of y cannot hold them: stated classes may be longer than those that were seen.
+        as_given = names.astype(y.dtype)
+        return likelihood, as_given if np.array_equal(as_given, names) else names

@@ -15,7 +15,7 @@ import numpy as np
 from bayesnet import devices
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._types import ArrayLike, Key, as_key
-from bayesnet.data import Data, Scaling, check_table, check_weight, make_data
+from bayesnet.data import Data, Scaling, check_table, check_weight, is_constant, make_data
 from bayesnet.defaults import default_target, resolve_prior
 from bayesnet.diagnostics.convergence import warn_if_untrusted
 from bayesnet.inference import Inference, resolve_inference
@@ -75,7 +75,7 @@ def fit(
         warn: warn, in words, if the run should not be trusted.
 
     Returns:
-        The posterior: `predict`, `diagnostics`, `to_arviz`, `save`.
+        The posterior: `predict`, `diagnostics`, `save`; of samplers `to_arviz` too.
 
     Raises:
         InputError: unusable data, unknown names, dimensions that do not agree.
@@ -164,8 +164,13 @@ def scaled_table(
 
 def _warn_if_constant(likelihood: Any, data: Data) -> None:
     """A table without any variation tells no scale of y: it is only centred."""
-    y = np.asarray(data.rows.y)[: data.num_rows]
-    if likelihood.scales_targets and len(y) > 1 and (np.ptp(y, axis=0) == 0).any():
+    if not likelihood.scales_targets or data.num_rows < 2:
+        return
+    y, share = (np.asarray(a, np.float64) for a in (data.rows.y, data.rows.share()))
+    total = np.maximum(share.sum(axis=0), 1e-300)
+    loc = (share * y).sum(axis=0) / total
+    std = np.sqrt((share * (y - loc) ** 2).sum(axis=0) / total)
+    if is_constant(data.scaling.y_out(loc), std * data.scaling.y_scale).any():
         warnings.warn(
             "y is constant in the table, which says nothing of its scale: it is only centred, and "
             "functions and noise of the prior have its own units. Rescale y yourself if these are "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from bayesnet._errors import InputError, unknown_name
 
 SEPARATORS = ",;\t"
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
+# A class may well be called "none".
+NO_LABEL = MISSING - {"none"}
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,12 @@ class Table:
     def labels(self, column: str, fix: str, *, text: bool = False) -> np.ndarray:
         """The class labels (n,) of a column: whole numbers if all are (unless `text`), else text.
 
-        Raises `InputError` for missing ones.
+        Numbers are written as such: "007" is text. Raises `InputError` for missing labels.
         """
         j = self.names.index(column)
         cells = [row[j] for row in self.cells]
         bad = [
-            line for cell, line in zip(cells, self.lines, strict=True) if cell.lower() in MISSING
+            line for cell, line in zip(cells, self.lines, strict=True) if cell.lower() in NO_LABEL
         ]
         if bad:
             count = f", {len(bad)} such rows" if len(bad) > 1 else ""
@@ -65,10 +67,30 @@ class Table:
                 f"{self.path} cannot be used as it is:\n  column {column!r}: a missing label on line "
                 f"{bad[0]}{count}\n{fix}"
             )
-        try:
-            return np.array(cells if text else [int(cell) for cell in cells])
-        except ValueError:
+        if text:
             return np.array(cells)
+        numbers = [_whole(cell) for cell in cells]
+        return np.array(cells if None in numbers else numbers)
+
+    def with_all(self, columns: Sequence[str], *, labels: bool = False) -> np.ndarray:
+        """Which rows (n,) have a value in each of the columns."""
+        found, missing = [self.names.index(c) for c in columns], NO_LABEL if labels else MISSING
+        return np.array([all(row[j].lower() not in missing for j in found) for row in self.cells])
+
+    def only(self, rows: np.ndarray) -> Table:
+        """The table of some of its rows (n,), True for those that stay."""
+        kept = np.flatnonzero(rows)
+        cells, lines = tuple(self.cells[i] for i in kept), tuple(self.lines[i] for i in kept)
+        return replace(self, cells=cells, lines=lines)
+
+
+def _whole(text: str) -> int | None:
+    """A whole number as it is usually written, also as "1.0" (pandas, of a column with gaps)."""
+    digits = text.removesuffix(".0")
+    try:
+        return int(digits) if str(int(digits)) == digits else None
+    except ValueError:
+        return None
 
 
 def _parse(text: str) -> tuple[float, str]:
@@ -134,6 +156,9 @@ def split_columns(
         for name in names:
             if name not in table.names:
                 raise unknown_name(kind, name, table.names)
+    both = [name for name in targets if name in drop]
+    if both:
+        raise InputError(f"{', '.join(both)} cannot be both a target and a column to drop.")
     inputs = tuple(n for n in table.names if n not in targets and n not in drop)
     if not inputs:
         raise InputError(f"{table.path} has no input columns besides the target.")

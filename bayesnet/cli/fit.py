@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,13 +92,18 @@ def fit(
     out = data.with_suffix(".bayesnet") if out is None else out
     if not out.resolve().parent.is_dir():
         raise InputError(f"Cannot save to {out}: there is no folder {out.resolve().parent}.")
+    if out.is_dir():
+        raise InputError(f"Cannot save to {out}: it is a folder, and --out names a file.")
     table = read_csv(data)
     inputs, targets = split_columns(table, target, drop or [])
     fix = (
         "Fill in or remove such rows; encode text as numbers; leave a column out with --drop NAME."
     )
     law = laws.make_likelihood(likelihood, noise_std)
-    x, y = table.numbers(inputs, fix), laws.read_targets(table, targets, law, fix)
+    of_targets = (
+        fix if laws.has_classes(law) else f"{fix} For classes pass --likelihood categorical."
+    )
+    x, y = table.numbers(inputs, fix), laws.read_targets(table, targets, law, of_targets)
     # The classes are those of the whole table: a rare one may be held out.
     law, _ = law.encode(y)
     train, test = _split(len(x), test_fraction, seed)
@@ -121,17 +127,22 @@ def fit(
             process = None
     first = "Matching the prior, then " if network is not None else ""
     say(f"{len(train)} rows, {len(inputs)} input columns. {first}{method} ...")
-    posterior = condition(
-        network,
-        x[train],
-        y[train],
-        target=process,
-        likelihood=law,
-        inference=method,
-        seed=seed,
-        device=device,
-        warn=False,  # the table below says it in words
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        posterior = condition(
+            network,
+            x[train],
+            y[train],
+            target=process,
+            likelihood=law,
+            inference=method,
+            seed=seed,
+            device=device,
+        )
+    for warning in caught:
+        # The table below says in words whether the run can be trusted.
+        if warning.category is UserWarning:
+            say(f"Warning: {warning.message}")
     Model(posterior, inputs, targets).save(out)
     show(_summary(posterior, data, inputs, targets, len(train), len(test)))
     show(_quality(posterior, x, y, targets, train, test))

@@ -17,6 +17,8 @@ from bayesnet.cli._console import plain_errors, say
 from bayesnet.cli._model_file import Model, load_model
 from bayesnet.cli._table import Table, match_columns, read_csv
 
+FIX = "Fill in or remove such rows."
+
 
 @plain_errors
 def predict(
@@ -48,7 +50,7 @@ def predict(
         raise InputError(f"--level must lie strictly between 0 and 1, got {level}.")
     fitted = load_model(model)
     table = read_csv(data)
-    x, y = _inputs_and_targets(fitted, table, ignore_extra)
+    x = _inputs(fitted, table, ignore_extra)
 
     from bayesnet.devices import using
 
@@ -56,23 +58,47 @@ def predict(
         prediction = fitted.posterior.predict(x)
         if laws.has_classes(fitted.posterior.likelihood):
             columns, what = laws.class_columns(prediction), "predictions with probabilities"
-            scores = [laws.class_scores(prediction, y)] if y is not None else []
         else:
             low, high = prediction.interval(level)
             columns = columns_of(prediction, low, high, fitted.targets)
             what = f"predictions with {level:.0%} intervals"
-            scores = _scores(prediction, low, high, y) if y is not None else []
-    if out is None:
-        write_columns(sys.stdout, columns)
-    else:
-        with out.open("w", newline="", encoding="utf-8") as file:
-            write_columns(file, columns)
-        say(f"{len(x)} {what} written to {out}.")
-    for name, score in zip(fitted.targets or ("y",), scores, strict=False):
+        if out is None:
+            write_columns(sys.stdout, columns)
+        else:
+            with out.open("w", newline="", encoding="utf-8") as file:
+                write_columns(file, columns)
+            say(f"{len(x)} {what} written to {out}.")
+        # What is wrong with targets must not cost the predictions, which do not need them.
+        try:
+            scores = _scores(fitted, table, x, prediction, level)
+        except InputError as error:
+            say(f"Not scored against {', '.join(fitted.targets or ())}: {error}")
+            return
+    for name, score in scores.items():
         say(f"{name}: {score}.")
 
 
-def _scores(prediction: Any, low: np.ndarray, high: np.ndarray, y: np.ndarray) -> list[str]:
+def _scores(
+    fitted: Model, table: Table, x: np.ndarray, prediction: Any, level: float
+) -> dict[str, str]:
+    """How good the predictions are, a line a target, on the rows of the file that have all of these."""
+    targets, law = fitted.targets or (), fitted.posterior.likelihood
+    if fitted.inputs is None or not targets or not set(targets) <= set(table.names):
+        return {}
+    classes = laws.has_classes(law)
+    rows = table.with_all(targets, labels=classes)
+    if not rows.any():
+        return {}
+    y = laws.read_targets(table.only(rows), targets, law, FIX)
+    if not rows.all():
+        prediction = fitted.posterior.predict(x[rows])
+    if classes:
+        return {targets[0]: laws.class_scores(prediction, y)}
+    return dict(zip(targets, _errors(prediction, level, y), strict=True))
+
+
+def _errors(prediction: Any, level: float, y: np.ndarray) -> list[str]:
+    low, high = prediction.interval(level)
     rmse = np.sqrt(np.mean((prediction.mean - y) ** 2, axis=0))
     covered = ((low <= y) & (y <= high)).mean(axis=0)
     return [
@@ -81,10 +107,7 @@ def _scores(prediction: Any, low: np.ndarray, high: np.ndarray, y: np.ndarray) -
     ]
 
 
-def _inputs_and_targets(
-    fitted: Model, table: Table, ignore_extra: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
-    fix = "Fill in or remove such rows."
+def _inputs(fitted: Model, table: Table, ignore_extra: bool) -> np.ndarray:
     if fitted.inputs is None:
         # Saved from Python without names: the order of columns is all there is.
         posterior = fitted.posterior
@@ -95,13 +118,10 @@ def _inputs_and_targets(
                 "it holds no column names, so the file must have just those, in the same order."
             )
         say("The model holds no column names: columns are taken in the order of the file.")
-        return table.numbers(table.names, fix), None
+        return table.numbers(table.names, FIX)
     targets = fitted.targets or ()
     match_columns(table, fitted.inputs, table.names if ignore_extra else targets)
-    known = set(targets) <= set(table.names)
-    x = table.numbers(fitted.inputs, fix)
-    law = fitted.posterior.likelihood
-    return x, laws.read_targets(table, targets, law, fix) if known and targets else None
+    return table.numbers(fitted.inputs, FIX)
 
 
 def columns_of(
@@ -131,4 +151,5 @@ def write_columns(file: Any, columns: dict[str, np.ndarray]) -> None:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, (float, np.floating)) else str(value)
+    # All digits: those of a mean far from 0 are where its rows differ.
+    return repr(float(value)) if isinstance(value, (float, np.floating)) else str(value)

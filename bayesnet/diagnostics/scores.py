@@ -22,8 +22,9 @@ from bayesnet.posterior.prediction import generator
 # Pairs of draws for the spread term of the CRPS are taken at this many distances at most (all
 # distances, and so all pairs, up to twice as many draws).
 LAGS = 500
-# Observations drawn from each component where it has no closed form.
-REPEATS = 8
+# Observations drawn from each component where it has no closed form, and at least of all together;
+# of one component quantiles stand for draws.
+REPEATS, OBSERVATIONS, LEVELS = 8, 2000, 1000
 
 
 def targets_of(prediction: Any, y: ArrayLike) -> np.ndarray:
@@ -45,18 +46,22 @@ def targets_of(prediction: Any, y: ArrayLike) -> np.ndarray:
     return targets
 
 
-def crps(prediction: Prediction, y: ArrayLike, *, fair: bool = True, seed: Any = 0) -> np.ndarray:
+def crps(
+    prediction: Prediction, y: ArrayLike, *, fair: bool | None = None, seed: Any = 0
+) -> np.ndarray:
     """The continuous ranked probability score E|Y - y| - E|Y - Y'| / 2, (n, m), in the units of y.
 
     For components that are Gaussian the expectations over the noise are exact (Grimit et al. 2006,
-    eq. 5); for others 8 observations are drawn from each component (`seed`).
+    eq. 5). For others observations are drawn (`seed`), 8 of each component and 2,000 or more in all; of one
+    component 1,000 quantiles take their place.
 
     Args:
         prediction: of n points, a mixture over s draws.
         y: the observed values, (n, m).
         fair: Y and Y' come from different draws (Ferro 2014, eq. 4): an unbiased estimate of the
             score of the posterior that the draws are a sample of, comparable between any s.
-            False: the score of the equal mixture of these very components.
+            False: the score of the equal mixture of these very components. None: fair, but for
+            one component.
 
     With more than 1,000 draws the pairs are taken at 500 distances along the draws, not at all. Raises
     `InputError` for a fair score of one draw, and for y of another shape.
@@ -64,21 +69,28 @@ def crps(prediction: Prediction, y: ArrayLike, *, fair: bool = True, seed: Any =
     targets = targets_of(prediction, y)
     components = prediction.components
     s = len(components.location)
+    fair = s > 1 if fair is None else fair
     if fair and s < 2:
         raise InputError("The fair CRPS compares different draws and there is one: use fair=False.")
     if isinstance(components, Normal):
         scale = np.broadcast_to(components.scale, components.loc.shape)
         return _gaussian_crps(components.loc, scale, targets, fair)
+    if s == 1:
+        levels = (np.arange(LEVELS) + 0.5) / LEVELS
+        quantiles = np.concatenate([components.quantile(level) for level in levels])
+        distance, spread = _sample_crps(quantiles, targets)
+        return distance - 0.5 * (LEVELS - 1) / LEVELS * spread  # each is also its own pair
     rng = generator(seed)
     everything = np.ix_(*(np.arange(k) for k in components.location.shape))
-    repeats = [_sample_crps(components.sample(rng, everything), targets) for _ in range(REPEATS)]
+    times = range(max(REPEATS, -(-OBSERVATIONS // s)))
+    repeats = [_sample_crps(components.sample(rng, everything), targets) for _ in times]
     distance, spread = np.mean(repeats, axis=0)
     if fair:
         return distance - 0.5 * spread
     # Two observations from one component, and from different ones, in their proportions.
     again = [
         np.abs(components.sample(rng, everything) - components.sample(rng, everything)).mean(axis=0)
-        for _ in range(REPEATS)
+        for _ in times
     ]
     return distance - 0.5 * ((s - 1) / s * spread + np.mean(again, axis=0) / s)
 
@@ -218,11 +230,10 @@ def score(prediction: Any, y: ArrayLike, level: float = 0.9) -> dict[str, float]
             "ece": ece(prediction, y),
         }
     targets = targets_of(prediction, y)
-    fair = len(prediction.values) > 1
     return {
         "rmse": float(np.sqrt(np.mean((prediction.mean - targets) ** 2))),
         "nll": float(-prediction.log_prob(targets).mean()),
-        "crps": float(crps(prediction, targets, fair=fair).mean()),
+        "crps": float(crps(prediction, targets).mean()),
         "interval_score": float(interval_score(prediction, targets, level).mean()),
         "coverage": coverage(prediction, targets, level).share,
     }

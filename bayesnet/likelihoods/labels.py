@@ -23,6 +23,8 @@ def as_labels(y: ArrayLike) -> np.ndarray:
         y = y.to_numpy()
     elif hasattr(y, "detach"):
         y = y.detach().cpu().numpy()
+    if np.ma.is_masked(y):
+        raise _missing(int(np.argmax(np.ma.getmaskarray(y))))
     labels = np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -52,7 +54,8 @@ def as_labels(y: ArrayLike) -> np.ndarray:
 def _one_type(labels: np.ndarray) -> np.ndarray:
     """An object array as one of a NumPy type; text and numbers together are refused."""
     for row, value in enumerate(labels):
-        if value is None or value != value or type(value).__name__ in ("NAType", "NaTType"):
+        # pandas' NA is first: its comparisons have no truth value.
+        if value is None or type(value).__name__ in ("NAType", "NaTType") or value != value:
             raise _missing(row)
     text = [isinstance(value, str) for value in labels]
     if any(text) and not all(text):
@@ -85,7 +88,7 @@ def encode_labels(
         names, codes = np.unique(labels, return_inverse=True)
         if len(names) < 2:
             raise InputError(
-                f"y holds one class only ({names[0]!r}): nothing can be learned about the others. "
+                f"y holds one class only ({names[0].item()!r}): nothing can be learned about the others. "
                 "If there are more, name them with classes=(...)."
             )
         return tuple(names.tolist()), codes.reshape(-1, 1).astype(np.float64)

@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._types import ArrayLike
 from bayesnet.pfn.bars import BarDistribution
-from bayesnet.posterior.prediction import Prediction, generator
+from bayesnet.posterior.prediction import Prediction, check_level, generator
 
 # Rows of which joint draws are made: the copula needs two encoded contexts for each.
 MOST_JOINT = 256
@@ -64,7 +64,8 @@ class BarPrediction(Prediction):
 
         Raises `InputError` unless 0 < q < 1.
         """
-        if len(self.values) == 1 or not 0 < q < 1:
+        check_level(q)
+        if len(self.values) == 1:
             return super().quantile(q)
         return mixture_quantile(self.components, q)
 

@@ -171,7 +171,8 @@ class QuadratureNetwork(eqx.Module):
             return evidence + self.laws.prior(z, gates, used)
 
         def slope(z: Array, odds: Array) -> tuple[Array, Array]:
-            by_z, by_odds = float64_island(slopes(density))(z, odds, rows, y, mask, used, d)
+            wide = (a.astype(rows.dtype) for a in (z, odds))
+            by_z, by_odds = _in_float64(slopes(density), rows)(*wide, rows, y, mask, used, d)
             return by_z.astype(z.dtype), by_odds.astype(odds.dtype)
 
         return self.level(len(x)).moved(nodes, slope)
@@ -194,7 +195,7 @@ class QuadratureNetwork(eqx.Module):
         def at_all(hyper: Any, x: Array, y: Array, mask: Array) -> Any:
             return at_every(solved_of, totals(kernels, hyper, x, mask), y, mask)
 
-        evidence, solved, root = float64_island(at_all)(hyper, x, y, mask)
+        evidence, solved, root = _in_float64(at_all, x)(hyper, x, y, mask)
         log_weight = nodes.log_share + self.laws.prior(z, gates, used) + evidence
         total = jax.nn.logsumexp(log_weight)
         return Conditioned(log_weight - total, z, gates, solved, root, x, total)
@@ -271,3 +272,9 @@ class QuadratureNetwork(eqx.Module):
     ) -> tuple[Float[Array, "q k"], Float[Array, "q k"]]:
         """`decode` after `encode`."""
         return self.decode(self.encode(x, y, mask, used), mask, queries, used, bars)
+
+
+def _in_float64(fn: Any, x: Array) -> Any:
+    """`fn`, which takes `x`, in float64. Where `x` is, the program is: an island in it would be of no use,
+    and JAX cannot lower its derivatives in a loop over tables."""
+    return fn if x.dtype == jnp.float64 else float64_island(fn)

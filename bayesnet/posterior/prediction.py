@@ -71,8 +71,7 @@ class Prediction:
 
         For counts the least whole number with at least probability `q` at or below it. Raises `InputError` unless 0 < q < 1.
         """
-        if not 0 < q < 1:
-            raise InputError(f"A quantile level must lie strictly between 0 and 1, got {q}.")
+        check_level(q)
         each = self.components.quantile(q)
         # The quantile of a mixture lies between the extreme quantiles of its components.
         low, high = each.min(axis=0), each.max(axis=0)
@@ -125,6 +124,15 @@ class Prediction:
 
     def _targets(self, y: ArrayLike) -> np.ndarray:
         return targets_like(y, *self.values.shape[1:])
+
+
+def check_level(q: Any) -> None:
+    """Raises `InputError` unless `q` is one number strictly between 0 and 1."""
+    if np.ndim(q) != 0 or not 0 < q < 1:
+        raise InputError(
+            f"A quantile level must be one number strictly between 0 and 1, got {q!r}; for several, ask one "
+            "after the other."
+        )
 
 
 def targets_like(y: ArrayLike, n: int, m: int) -> np.ndarray:

@@ -10,11 +10,10 @@ import numpy as np
 from scipy import special
 from scipy.special import gammaln, logsumexp
 
-from bayesnet._errors import InputError
 from bayesnet._types import ArrayLike
 from bayesnet.likelihoods.gaussian import Normal
 from bayesnet.likelihoods.student_t import StudentTLaw
-from bayesnet.posterior.prediction import Prediction, generator, targets_like
+from bayesnet.posterior.prediction import Prediction, check_level, generator, targets_like
 
 # Components of the equal mixture that stands in for a weighted one in scores that need it.
 EQUAL = 256
@@ -111,8 +110,7 @@ class ProcessPrediction(Prediction):
 
         Raises `InputError` unless 0 < q < 1.
         """
-        if not 0 < q < 1:
-            raise InputError(f"A quantile level must lie strictly between 0 and 1, got {q}.")
+        check_level(q)
         law, weight = self._law, self._weight
         each = law.quantile(q)
         low, high = each.min(axis=0), each.max(axis=0)

@@ -23,6 +23,7 @@ from bayesnet import devices
 from bayesnet._types import Array
 from bayesnet.pfn.context import pad_context
 from bayesnet.pfn.posterior import PFNPosterior, encode
+from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.pfn.transformer import pad_columns
 from bayesnet.surrogates.bridge import block_sizes
 from bayesnet.surrogates.pfn_programs import (
@@ -70,7 +71,8 @@ class PFNBridge:
     ) -> None:
         self.pfn, self.network = posterior.pfn, posterior.network
         self.x, self.y = posterior.data.x, posterior.data.y
-        self.dtype = dtype
+        # Processes are linear algebra in float64, whatever is asked of the answer.
+        self.dtype = torch.float64 if isinstance(self.network, QuadratureNetwork) else dtype
         self.device = device
         self._ready: tuple[Any, ...] | None = None
 

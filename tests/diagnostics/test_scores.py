@@ -192,7 +192,7 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(bn.InputError, match="NaN"):
         scores.crps(pred, [1.0, np.nan, 2.0, 3.0])
     with pytest.raises(bn.InputError, match="fair=False"):
-        scores.crps(gaussians(1, n=4, m=1), np.zeros(4))
+        scores.crps(gaussians(1, n=4, m=1), np.zeros(4), fair=True)
     with pytest.raises(bn.UnsupportedError, match="brier"):
         scores.crps(classes, [0.0])
     with pytest.raises(bn.UnsupportedError, match="crps"):
