@@ -396,7 +396,9 @@ def test_classes_are_fitted_and_predicted_as_probabilities(tmp_path):
         assert f"p_{row['predicted']}" == names[int(np.argmax(probabilities))]
     assert "species: accuracy" in err
     unknown = write_csv(tmp_path / "new.csv", "width,length,species", [(1, 2, "tulip")])
-    assert "'tulip' is not among" in refused("predict", tmp_path / "flowers.bayesnet", unknown)
+    code, out, err = call("predict", tmp_path / "flowers.bayesnet", unknown)
+    assert (code, len(out.splitlines())) == (0, 2)  # what cannot be scored is predicted
+    assert "'tulip' is not among" in " ".join(err.split())
     bare = write_csv(tmp_path / "bare.csv", "width,length", [(1, 2)])
     code, out, err = call("predict", tmp_path / "flowers.bayesnet", bare)
     assert code == 0, err
@@ -498,3 +500,52 @@ def test_a_reader_that_has_enough_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+def test_rows_without_a_target_are_predicted_and_the_others_scored(fitted, tmp_path):
+    new = write_csv(tmp_path / "new.csv", "temp,time,yield", [(1, 2, ""), (3, 4, 24), (5, 6, "NA")])
+    code, out, err = call("predict", fitted[0], new)
+    assert code == 0, err
+    assert len(out.splitlines()) == 4
+    assert "of 1 rows in the interval" in err
+    code, out, err = call("predict", fitted[0], write_csv(new, "temp,time,yield", [(1, 2, "")]))
+    assert code == 0
+    assert "yield:" not in err
+    code, out, err = call("predict", fitted[0], write_csv(new, "temp,time,yield", [(1, 2, "x")]))
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    assert "Not scored against yield" in err
+
+
+def test_predictions_keep_all_digits(fitted, tmp_path):
+    new = write_csv(tmp_path / "new.csv", "temp,time", [(3, 4)])
+    out = call("predict", fitted[0], new)[1]
+    mean = bn.load(fitted[0])["posterior"].predict([[3, 4]]).mean[0, 0]
+    assert float(out.splitlines()[1].split(",")[0]) == mean
+
+
+def test_labels_are_read_as_they_are_written(tmp_path):
+    def labels(*cells):
+        path = write_csv(tmp_path / "t.csv", "a,kind", [(1, c) for c in cells])
+        return read_csv(path).labels("kind", "").tolist()
+
+    assert labels("0", "1", "-3") == [0, 1, -3]
+    assert labels("1.0", "0.0") == [1, 0]
+    assert labels("007", "7") == ["007", "7"]
+    assert labels("none", "mild") == ["none", "mild"]
+
+
+def test_fit_refuses_a_folder_and_a_target_that_is_dropped(tmp_path):
+    data = heat_table(tmp_path / "heat.csv")
+    assert "it is a folder" in refused("fit", data, "-t", "yield", "--out", tmp_path)
+    words = refused("fit", data, "-t", "yield", "--drop", "yield")
+    assert "both a target and a column to drop" in words
+
+
+def test_a_constant_target_and_brackets_in_names_are_told(tmp_path):
+    rows = [(i, i % 3, 7.5) for i in range(8)]
+    data = write_csv(tmp_path / "c.csv", "dose [mg],time [h],y", rows)
+    code, out, err = call("fit", data, "-t", "y", "--inference", "exact", "--kernel", "rbf")
+    assert code == 0, err
+    assert "y is constant" in " ".join(err.split())
+    assert "dose [mg], time [h]" in out

@@ -193,3 +193,22 @@ def test_variances_of_missing_targets_are_not_read():
     assert np.isfinite(variance).all()
     with pytest.raises(bn.InputError, match="must be positive"):
         check_table(x, y, [0.5, 1.0, np.nan], missing=True)
+
+
+def test_what_a_mask_hides_is_missing():
+    values = np.ma.masked_array([[1.0], [2.0], [1e6]], mask=[[0], [0], [1]])
+    with pytest.raises(bn.InputError, match="first at row 2"):
+        as_matrix(values, "X")
+    np.testing.assert_array_equal(as_matrix(values, "y", missing=True), [[1.0], [2.0], [np.nan]])
+    np.testing.assert_array_equal(as_matrix(values[:2], "X"), [[1.0], [2.0]])
+
+
+def test_the_value_that_is_no_number_is_named():
+    class Frame:
+        columns = ("a", "b")
+
+        def to_numpy(self):
+            return np.array([[1.0, 2.0], [3.0, "high"]], object)
+
+    with pytest.raises(bn.InputError, match=r"such as 'high' in column 'b'"):
+        as_matrix(Frame(), "X")

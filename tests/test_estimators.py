@@ -214,3 +214,20 @@ def test_without_scikit_learn_the_error_names_the_extra():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install bayesnet[sklearn]" in out.stdout
+
+
+@pytest.mark.parametrize(
+    ("y", "classes"),
+    [
+        (["egg", "ham"], ("egg", "ham", "spinach")),  # longer than any that was seen
+        (["a", "b"], ("a", "b", "a2")),
+        ([False, True], (0, 1, 2)),
+        (np.array([0, 1], np.int8), (0, 1, 1000)),
+    ],
+)
+def test_stated_classes_are_kept_as_they_are(y, classes):
+    x = table(12)[0]
+    model = small_classifier(likelihood=bn.CategoricalLikelihood(classes=classes))
+    fitted = model.fit(x, np.asarray(y)[np.arange(12) % 2])
+    assert fitted.classes_.tolist() == list(classes)
+    assert set(fitted.predict(x)) <= set(classes)

@@ -137,6 +137,19 @@ def test_awkward_tables_give_a_finite_posterior(case):
     assert "R-hat" in str(post.diagnostics())
 
 
+@pytest.mark.parametrize(
+    ("y", "weight"),
+    [
+        ([0.3, 0.1 + 0.2] * 4, None),  # constant up to rounding
+        ([1.0] * 7 + [5.0], [1.0] * 7 + [0.0]),  # where rows count
+    ],
+)
+def test_a_target_without_a_scale_is_pointed_out(y, weight):
+    process = bn.GaussianProcess("rbf", 1.0)
+    with pytest.warns(UserWarning, match="y is constant"):
+        bn.fit(process, X, y, inference="exact", sample_weight=weight)
+
+
 def test_a_constant_target_is_pointed_out_before_any_compute():
     with (
         pytest.warns(UserWarning, match="y is constant"),

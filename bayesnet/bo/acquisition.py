@@ -55,7 +55,7 @@ class Problem:
     `model`: a BoTorch model of one outcome; `tried` (n, d): the points already evaluated;
     `pending` (p, d) or None: points that are being evaluated; `maximize`; `beta` of `ucb`; `seed`
     of Monte Carlo samples and of the Thompson draw; `belief` about the place of the optimum and its
-    `belief_strength` (see `bo.belief`).
+    `belief_strength` (see `bo.belief`); `number`: how often points were added by `after`.
     """
 
     model: Any
@@ -66,6 +66,7 @@ class Problem:
     seed: int = 0
     belief: Any = None
     belief_strength: float = 10.0
+    number: int = 0
 
     @property
     def weights(self) -> Tensor:
@@ -80,7 +81,7 @@ class Problem:
     def after(self, more: Tensor) -> Problem:
         """The problem with further pending points (k, d), and another seed."""
         pending = more if self.pending is None else torch.cat([self.pending, more])
-        return replace(self, pending=pending, seed=self.seed + 1)
+        return replace(self, pending=pending, seed=self.seed + 1, number=self.number + 1)
 
 
 def acquisition_function(name: str, problem: Problem) -> AcquisitionFunction:
@@ -187,7 +188,8 @@ def _thompson(problem: Problem) -> AcquisitionFunction:
     model = problem.model
     if isinstance(model, Surrogate):
         transform = ScalarizedPosteriorTransform(problem.weights)
-        return PosteriorMean(one_draw(model, problem.seed), posterior_transform=transform)
+        drawn = one_draw(model, problem.seed - problem.number, problem.number)
+        return PosteriorMean(drawn, posterior_transform=transform)
     if isinstance(model, GPyTorchModel):
         with manual_seed(problem.seed):
             acquisition = PathwiseThompsonSampling(model, objective=problem.objective)
@@ -201,13 +203,13 @@ def _thompson(problem: Problem) -> AcquisitionFunction:
     )
 
 
-def one_draw(model: Surrogate, seed: int) -> Surrogate:
-    """A surrogate with a single function draw of `model`, chosen by `seed`."""
+def one_draw(model: Surrogate, seed: int, number: int = 0) -> Surrogate:
+    """A surrogate with a single function draw of `model`: that at place `number` of an order by `seed`, so
+    that points of one batch have draws of their own."""
     fitted = model.fitted
     chains, draws = fitted.latents.shape[:2]
-    generator = torch.Generator().manual_seed(seed)
-    c = int(torch.randint(chains, (1,), generator=generator))
-    s = int(torch.randint(draws, (1,), generator=generator))
+    order = torch.randperm(chains * draws, generator=torch.Generator().manual_seed(seed))
+    c, s = divmod(int(order[number % len(order)]), draws)
     alone = replace(fitted, latents=fitted.latents[c : c + 1, s : s + 1], states=(), stats={})
     config = model._config
     drawn = Surrogate.from_posterior(alone, dtype=config["dtype"], device=config["device"])

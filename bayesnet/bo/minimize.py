@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import numbers
+import random
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -12,12 +13,14 @@ from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage, fail_stale_trials
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bayesnet._errors import InputError, unknown_name
+from bayesnet.bo.random_sampler import NumberedRandomSampler
 from bayesnet.bo.sampler import BayesNetSampler
 from bayesnet.bo.space import Space
 from bayesnet.bo.trials import patience, retried_numbers, still_running
@@ -28,6 +31,8 @@ from bayesnet.inference import PRESETS
 # the same machine a dead process is seen at once).
 HEARTBEAT = 10
 GRACE = 60
+# How often the tables of a database are asked for, which another worker may be making.
+ATTEMPTS = 6
 # Seconds between two looks at trials that other workers still run.
 POLL = 0.5
 SPACE_KEY = "bayesnet:space"
@@ -64,15 +69,16 @@ def minimize(
 
     A study in a database can be run by several processes at once, and goes on where it stopped
     when this is called again with the same `storage` and `study_name`: a trial whose process was
-    killed is run again with the same parameters.
+    killed or interrupted is run again with the same parameters.
 
     Args:
         objective: a dictionary of parameters -> a number. NaN means that the trial failed; an
             exception ends the run unless its type is in `catch`.
         space: name -> `(low, high)` (integers if both are), a list of choices, or an Optuna
             distribution (log, step).
-        surrogate: "hmc", "nuts", "pfn", "amortised", a method such as `bn.HMC(chains=4)`, "random"
-            (no surrogate), or any Optuna sampler.
+        surrogate: "hmc", "nuts", "sghmc", "ensemble", "exact", "infinite_width", "student_t", "pfn",
+            "amortised" (these two up to 101 trials), a method such as `bn.HMC(chains=4)`, "random" (no
+            surrogate), or any Optuna sampler.
         n_trials: finished trials of the study in all, over workers and restarts. Returns when
             there are so many, also where other workers run the last of them.
         storage: None (memory), a database URL ("sqlite:///study.db"), or an Optuna storage.
@@ -87,8 +93,9 @@ def minimize(
         The Optuna study: `best_params`, `best_value`, `trials_dataframe()`.
 
     Raises:
-        InputError: unusable arguments, an objective that returns no number, or a study of that
-            name with another space or direction.
+        InputError: unusable arguments, an objective that returns no number, a storage that cannot be
+            opened, more trials than the surrogate takes rows, or a study of that name with another
+            space or direction.
     """
     if not callable(objective):
         raise InputError(f"objective must be a function of a dictionary, got {objective!r}.")
@@ -107,6 +114,12 @@ def minimize(
         n_startup_trials=n_startup_trials,
         device=device,
     )
+    limit = sampler.max_trials if isinstance(sampler, BayesNetSampler) else None
+    if limit is not None and n_trials > limit + 1:
+        raise InputError(
+            f"The weights of this surrogate take tables of at most {limit} rows, and n_trials={n_trials} asks for "
+            "more: use n_trials up to one more than that, or a surrogate such as 'hmc'."
+        )
     study = _study(storage, study_name, direction, sampler, space)
     _Run(objective, space, int(n_trials), tuple(callbacks), catch, progress).finish(study)
     return study
@@ -127,6 +140,7 @@ class _Run:
         self.objective, self.space, self.n_trials = objective, space, n_trials
         self.callbacks, self.catch, self.progress = callbacks, catch, progress
         self.done = False
+        self.running: int | None = None
 
     def finish(self, study: Study) -> None:
         """Run trials, and wait for those of others, until the study is complete."""
@@ -138,19 +152,29 @@ class _Run:
             todo = self._todo(study)
             if todo:
                 self.done = False
-                study.optimize(
-                    self._evaluate,
-                    n_trials=todo,
-                    callbacks=[*self.callbacks, self._stop_when_done],
-                    catch=self.catch,
-                    show_progress_bar=self.progress,
-                )
+                try:
+                    study.optimize(
+                        self._evaluate,
+                        n_trials=todo,
+                        callbacks=[*self.callbacks, self._stop_when_done],
+                        catch=self.catch,
+                        show_progress_bar=self.progress,
+                    )
+                except KeyboardInterrupt:
+                    self._queue_again(study)
+                    raise
                 if study._stop_flag and not self.done:
                     return  # stopped by a callback of the user
             elif self._awaited(study):
                 time.sleep(POLL)
             else:
                 return
+
+    def _queue_again(self, study: Study) -> None:
+        """Have the trial that Ctrl-C ended run again, with the same parameters: nothing is wrong with it."""
+        trial = next((t for t in study.get_trials() if t.number == self.running), None)
+        if trial is not None and trial.state == TrialState.FAIL:
+            retry_callback(max_retry=None)(study, trial)
 
     def _counted(self, study: Study) -> list[FrozenTrial]:
         """The trials that make up `n_trials`: not those run again, nor those beyond the number."""
@@ -185,8 +209,11 @@ class _Run:
             # Two workers began the last trial at the same moment; this is the later one.
             trial.storage.set_trial_system_attr(trial._trial_id, SURPLUS_KEY, True)
             raise optuna.TrialPruned("The study has its trials already.")
+        self.running = trial.number
         params = {name: _ask(trial, name, d) for name, d in self.space.distributions.items()}
-        return _as_number(self.objective(params))
+        value = _as_number(self.objective(params))
+        self.running = None
+        return value
 
 
 def _ask(trial: Trial, name: str, dist: Any) -> Any:
@@ -223,7 +250,7 @@ def _sampler(surrogate: Any, *, seed: int | None, **options: Any) -> BaseSampler
         return surrogate
     if isinstance(surrogate, str):
         if surrogate == "random":
-            return RandomSampler(seed=seed)
+            return NumberedRandomSampler(seed=seed)
         if surrogate not in (*PRESETS, *TRAINED):
             raise unknown_name("surrogate", surrogate, [*PRESETS, *TRAINED, "random"])
     return BayesNetSampler(surrogate, seed=seed, **options)
@@ -274,12 +301,22 @@ def _storage(storage: Any) -> Any:
         )
     # SQLite locks its file while another worker writes: wait, rather than fail.
     patient = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the heartbeat is experimental in Optuna 5
-        return RDBStorage(
-            storage,
-            engine_kwargs=patient,
-            heartbeat_interval=HEARTBEAT,
-            grace_period=GRACE,
-            heartbeat_stale_trial_callback=retry_callback(),
-        )
+    left = ATTEMPTS
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the heartbeat is experimental in Optuna 5
+                return RDBStorage(
+                    storage,
+                    engine_kwargs=patient,
+                    heartbeat_interval=HEARTBEAT,
+                    grace_period=GRACE,
+                    heartbeat_stale_trial_callback=retry_callback(),
+                )
+        except SQLAlchemyError as error:
+            # Workers that start together make the same tables; who comes late finds them made.
+            left -= 1
+            if not left or not isinstance(error, DBAPIError):
+                reason = str(error.__cause__ or error).splitlines()[0]
+                raise InputError(f"The storage {storage!r} cannot be used: {reason}") from error
+            time.sleep(random.uniform(0.1, 0.5))

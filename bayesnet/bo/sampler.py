@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +15,10 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
-from bayesnet._errors import InputError
+from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.bo.acquisition import Problem, check_acquisition
 from bayesnet.bo.optimise import Search
+from bayesnet.bo.random_sampler import state_of, uniform
 from bayesnet.bo.space import Space
 from bayesnet.bo.state import LoopSettings, LoopState
 from bayesnet.bo.suggest import propose
@@ -51,7 +51,8 @@ class BayesNetSampler(BaseSampler):
         beta, num_restarts, raw_samples: as for `suggest`.
         device: where JAX runs.
 
-    Raises `InputError` for unknown names and unusable spaces.
+    Raises `InputError` for unknown names and unusable spaces, `UnsupportedError` for Thompson sampling
+    with a surrogate that draws no functions.
     """
 
     def __init__(
@@ -79,15 +80,25 @@ class BayesNetSampler(BaseSampler):
             "likelihood": likelihood,
             "device": device,
         }
-        LoopSettings(**self._settings)  # unknown names are refused here
+        settings = LoopSettings(**self._settings)  # unknown names are refused here
         self._space = None if space is None else Space.of(space)
         self._acquisition = check_acquisition(acquisition)
+        if acquisition == "thompson" and not settings.draws_functions:
+            raise UnsupportedError(
+                "Thompson sampling needs functions drawn from the model, which this surrogate does not give: "
+                "use another acquisition, or a surrogate such as 'hmc'."
+            )
         self._n_startup = n_startup_trials
-        self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._seed = state_of(seed)
         self._beta = beta
         self._search = Search(num_restarts, raw_samples)
         self._lock = threading.Lock()
         self._loop: _Loop | None = None
+
+    @property
+    def max_trials(self) -> int | None:
+        """The most complete trials that the surrogate can be fitted to, or None."""
+        return LoopSettings(**self._settings).max_rows
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings only: chains warm up again in another process."""
@@ -140,9 +151,7 @@ class BayesNetSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
         """A uniform draw, for parameters outside the relative space."""
-        space = Space({param_name: param_distribution})
-        rng = np.random.default_rng([self._seed, trial.number, zlib.crc32(param_name.encode())])
-        return space.decode(rng.uniform(size=space.columns))[param_name]
+        return uniform(self._seed, trial.number, param_name, param_distribution)
 
     def after_trial(
         self,

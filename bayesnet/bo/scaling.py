@@ -15,16 +15,19 @@ WORST = 5.0
 # The scale moves when the new one differs by this factor, or the location by this many scales.
 FACTOR = 1.5
 SHIFT = 0.5
+# Values beyond this stand for infinity, as penalties do: their variance would not be a number.
+BIGGEST = 1e100
 
 
 def winsorise(y: np.ndarray, *, maximize: bool = True) -> np.ndarray:
-    """`y` (n,) with its bad tail (and infinities of either sign) clipped to finite values.
+    """`y` (n,) with its bad tail (and infinities, or what is beyond 1e100) clipped to finite values.
 
     The bad side ends `WORST` robust sds (the interquartile range over 1.35) beyond the median.
     The good side is left alone: +inf (when maximising) becomes the best finite value.
     """
     sign = 1.0 if maximize else -1.0
     up = sign * np.asarray(y, np.float64)
+    up = np.where(np.abs(up) > BIGGEST, np.copysign(np.inf, up), up)
     finite = up[np.isfinite(up)]
     if not len(finite):
         return np.zeros_like(up)

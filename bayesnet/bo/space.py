@@ -132,6 +132,12 @@ def distribution(name: str, spec: Any) -> BaseDistribution:
     if isinstance(spec, BaseDistribution):
         if not isinstance(spec, (FloatDistribution, IntDistribution, CategoricalDistribution)):
             raise InputError(f"Parameter {name!r}: {type(spec).__name__} is not supported.")
+        if isinstance(spec, CategoricalDistribution):
+            return _choices(name, list(spec.choices))
+        if not (math.isfinite(spec.low) and math.isfinite(spec.high)):
+            raise InputError(
+                f"Parameter {name!r}: bounds must be finite, got {(spec.low, spec.high)}."
+            )
         return spec
     if isinstance(spec, list):
         return _choices(name, spec)
@@ -164,8 +170,11 @@ def _choices(name: str, choices: list[Any]) -> CategoricalDistribution:
                 f"Parameter {name!r}: choices must be None, bool, int, float or str (so that they "
                 f"can be stored), got {choice!r}. Use names and look the objects up."
             )
-    if len({(type(c), c) for c in plain}) < len(plain):
-        raise InputError(f"Parameter {name!r}: the choices repeat themselves: {choices}.")
+    # Optuna tells choices apart by ==, as a set does.
+    if len(set(plain)) < len(plain):
+        raise InputError(
+            f"Parameter {name!r}: the choices repeat themselves: {choices} (1, 1.0 and True are equal)."
+        )
     return CategoricalDistribution(plain)
 
 

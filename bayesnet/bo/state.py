@@ -16,11 +16,11 @@ import torch
 
 from bayesnet._errors import InputError
 from bayesnet._types import ArrayLike
-from bayesnet.bo.scaling import robust_scale, winsorise
+from bayesnet.bo.scaling import BIGGEST, robust_scale, winsorise
 from bayesnet.data import Scaling, as_matrix, check_table
 from bayesnet.inference import HMC, NUTS, resolve_inference
 from bayesnet.likelihoods import resolve_likelihood
-from bayesnet.pfn.preset import is_amortised, is_pfn
+from bayesnet.pfn.preset import is_amortised, is_pfn, trained_weights
 from bayesnet.posterior import FunctionDraws
 from bayesnet.surrogates import Surrogate
 from bayesnet.surrogates.checks import check_likelihood, check_method
@@ -78,6 +78,19 @@ class LoopSettings:
         object.__setattr__(self, "inference", check_method(loop_inference(self.inference)))
         check_likelihood(resolve_likelihood(self.likelihood))
 
+    @property
+    def draws_functions(self) -> bool:
+        """Whether the surrogate is a set of function draws: not a process, and no PFN."""
+        trained = is_pfn(self.inference) or is_amortised(self.inference)
+        return not trained and not hasattr(self.inference, "choose_prior")
+
+    @property
+    def max_rows(self) -> int | None:
+        """The most trials that the surrogate can be fitted to, if there is a limit: that of trained weights."""
+        if not (is_pfn(self.inference) or is_amortised(self.inference)):
+            return None
+        return trained_weights(self.inference).max_rows
+
 
 @dataclass(frozen=True, eq=False)
 class LoopState:
@@ -123,7 +136,7 @@ class LoopState:
         targets = np.asarray(y, np.float64)
         if targets.ndim == 2 and targets.shape[1] != 1:
             raise InputError(f"One objective is optimized; y has {targets.shape[1]} columns.")
-        if np.isinf(targets).any():
+        if (np.abs(targets) > BIGGEST).any():
             targets = winsorise(targets.ravel(), maximize=settings.maximize)
         x_matrix, y_matrix, variance = check_table(X, targets, y_var)
         if x_matrix.shape[1] != self.bounds.shape[1]:

@@ -62,11 +62,11 @@ def is_dead(worker: Any) -> bool:
     return _started(int(worker[1])) != worker[2]
 
 
-def retry_callback() -> Any:
-    """What to do with the trial of a dead worker: queue it to be run again."""
+def retry_callback(max_retry: int | None = MAX_RETRIES) -> Any:
+    """What to do with the trial of a dead worker: queue it to be run again, `max_retry` times at most."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental in Optuna 5
-        retry = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)
+        retry = RetryHeartbeatStaleTrialCallback(max_retry=max_retry)
 
     def again(study: Study, trial: FrozenTrial) -> None:
         # The copy must not carry the mark of the process that died.

@@ -34,6 +34,15 @@ def is_amortised(inference: Any) -> bool:
     return named or isinstance(inference, AmortisedProcess)
 
 
+def trained_weights(inference: Any, *, of_classes: bool = False) -> Any:
+    """The `PFN`, `ClassPFN` or `AmortisedProcess` that `inference` of `bn.fit` is or names."""
+    if isinstance(inference, (PFN, AmortisedProcess, ClassPFN)):
+        return inference
+    if inference == "amortised":
+        return AmortisedProcess.from_pretrained()
+    return PFN.from_pretrained("classifier" if of_classes else "gp")
+
+
 def fit_pfn(
     inference: Any,
     prior: Any,
@@ -54,12 +63,7 @@ def fit_pfn(
     pfn: PFN | AmortisedProcess | ClassPFN
     law = likelihood if likelihood is None else resolve_likelihood(likelihood)
     of_classes = isinstance(law, (BernoulliLikelihood, CategoricalLikelihood))
-    if isinstance(inference, (PFN, AmortisedProcess, ClassPFN)):
-        pfn = inference
-    elif inference == "amortised":
-        pfn = AmortisedProcess.from_pretrained()
-    else:
-        pfn = PFN.from_pretrained("classifier" if of_classes else "gp")
+    pfn = trained_weights(inference, of_classes=of_classes)
     kind = type(pfn).__name__
     name = "amortised" if kind == "AmortisedProcess" else "pfn"
     if prior is not None or target is not None:

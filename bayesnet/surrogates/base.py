@@ -116,6 +116,13 @@ class TableModel(Model):
             new.__dict__[store] = dict(self.__dict__[store])
         return new
 
+    @property
+    def _given_inputs(self) -> Tensor:
+        """The inputs as they were given: in `eval` BoTorch keeps transformed ones in their place."""
+        seen = self._original_train_inputs if self._has_transformed_inputs else None
+        found: Tensor = self.train_inputs[0] if seen is None else seen
+        return found
+
     def _new_rows(self, X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
         """Rows X (batch x n' x d), Y (batch' x n' x m) to condition on, in the model's space.
 
@@ -128,6 +135,11 @@ class TableModel(Model):
                 f"X {tuple(X.shape)} and Y {tuple(Y.shape)} do not fit: one row of {self.num_outputs} "
                 "outcomes for each row of inputs."
             )
+        d = self._given_inputs.shape[-1]
+        if X.shape[-1] != d:
+            raise InputError(f"X {tuple(X.shape)} must have {d} columns, as train_X has.")
+        if not (torch.isfinite(X).all() and torch.isfinite(Y).all()):
+            raise InputError("X and Y to condition on must be finite: leave such rows out.")
         inputs, targets = self.transform_inputs(X), Y
         if hasattr(self, "outcome_transform"):
             targets, _ = self.outcome_transform(Y, None, X=inputs)
@@ -135,9 +147,12 @@ class TableModel(Model):
 
     def _append(self, X: Tensor, targets: Tensor, batch: torch.Size) -> None:
         """Put rows X (as given) and targets (in the model's space) after those stored."""
-        old = self.train_inputs[0]
+        old = self._given_inputs
         rows = X.detach().to(old).expand(*batch, *X.shape[-2:])
         self.train_inputs = (torch.cat([old.expand(*batch, *old.shape[-2:]), rows], dim=-2),)
+        if self._has_transformed_inputs:
+            self._has_transformed_inputs = False
+            self._set_transformed_inputs()
         kept = self.train_targets
         flat = kept.unsqueeze(-1) if self._num_fitted == 1 else kept.mT
         added = targets.detach().to(flat).expand(*batch, *targets.shape[-2:])

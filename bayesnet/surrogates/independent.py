@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from botorch.models import ModelList
+from botorch.posteriors import PosteriorList
 from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError
@@ -54,6 +55,28 @@ class IndependentSurrogate(ModelList):
     @property
     def _parts(self) -> list[ProcessSurrogate]:
         return list(self.models)  # type: ignore[arg-type]
+
+    def posterior(
+        self,
+        X: Tensor,
+        output_indices: list[int] | None = None,
+        observation_noise: bool | Tensor = False,
+        posterior_transform: Any = None,
+    ) -> Any:
+        """The joint posterior at X (batch x q x d); see BoTorch's `ModelList`.
+
+        `observation_noise` may be a tensor (batch x q x m) of variances.
+        """
+        if not isinstance(observation_noise, Tensor):
+            return super().posterior(X, output_indices, observation_noise, posterior_transform)
+        chosen = range(self.num_outputs) if output_indices is None else output_indices
+        found = PosteriorList(
+            *(
+                self._parts[i].posterior(X, observation_noise=observation_noise[..., [i]])
+                for i in chosen
+            )
+        )
+        return found if posterior_transform is None else posterior_transform(posterior=found, X=X)
 
     def condition_on_observations(
         self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any

@@ -12,7 +12,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from bayesnet import InputError
+from bayesnet import InputError, UnsupportedError
 from bayesnet.bo import minimize
 from bayesnet.bo.minimize import SURPLUS_KEY
 from bayesnet.bo.trials import PROPOSAL_KEY
@@ -111,6 +111,10 @@ def test_every_kind_of_parameter_reaches_the_objective():
         ({"objective": "f"}, "function"),
         ({"n_trials": 0}, "positive"),
         ({"n_trials": 2.5}, "positive"),
+        ({"surrogate": "pfn", "n_trials": 102}, "at most 100 rows"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"surrogate": "hmc", "seed": -1}, "seed must be 0 or more"),
+        ({"storage": "sqlite:////no/such/folder/study.db"}, "cannot be used"),
         ({"directions": "minimise"}, "Did you mean 'minimize'"),
         ({"directions": ["minimize", "maximize"]}, "One objective"),
         ({"storage": "study.db"}, "sqlite:///study.db"),
@@ -173,7 +177,7 @@ def test_a_killed_study_resumes(tmp_path):
 @pytest.mark.slow
 def test_two_workers_share_a_study(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
-    tiny(storage=url, n_trials=1)  # the tables are made before the workers race for them
+    tiny(storage=url, n_trials=1)
     workers = [worker(url, 14, tmp_path, "slow") for _ in range(2)]
     assert [w.wait(timeout=400) for w in workers] == [0, 0]
     trials = optuna.load_study(storage=url, study_name="bayesnet").trials
@@ -186,3 +190,58 @@ def test_two_workers_share_a_study(tmp_path):
     calls = [p.read_text().splitlines() for p in tmp_path.glob("calls-*")]
     assert len(calls) == 2
     assert sum(map(len, calls)) == 13
+
+
+@pytest.mark.parametrize("surrogate", ["infinite_width", "student_t", "pfn", "amortised"])
+def test_thompson_sampling_of_what_draws_no_functions_is_refused_at_once(surrogate):
+    with pytest.raises(UnsupportedError, match="another acquisition"):
+        tiny(lambda p: pytest.fail("was run"), surrogate=surrogate, acquisition="thompson")
+
+
+def test_random_points_depend_on_the_trial_and_not_on_the_process(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    for n_trials in (2, 4):
+        parts = tiny(storage=url, n_trials=n_trials)
+    points = [t.params for t in parts.trials]
+    assert points == [t.params for t in tiny(n_trials=4).trials]
+    assert len({p["x"] for p in points}) == 4
+    assert points != [t.params for t in tiny(n_trials=4, seed=1).trials]
+
+
+@pytest.mark.parametrize("surrogate", ["random", TINY])
+def test_an_interrupted_trial_is_run_again(tmp_path, surrogate):
+    url = f"sqlite:///{tmp_path}/study.db"
+    calls, options = [], {} if surrogate == "random" else {"prior": tiny_prior(2)}
+
+    def impatient(params):
+        calls.append(params)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return f(params)
+
+    with pytest.raises(KeyboardInterrupt):
+        tiny(impatient, storage=url, surrogate=surrogate, **options)
+    study = tiny(impatient, storage=url, surrogate=surrogate, **options)
+    assert [t.state.name for t in study.trials] == ["COMPLETE"] * 2 + ["FAIL"] + ["COMPLETE"] * 3
+    assert calls[3] == calls[2]
+    assert len({str(p) for p in calls}) == 5
+
+
+@pytest.mark.slow
+def test_workers_that_start_together_make_the_tables_once(tmp_path):
+    url = f"sqlite:///{tmp_path}/new.db"
+    script = (
+        "import sys, time, bayesnet.bo as bo\n"
+        "import bayesnet.bo.minimize\n"
+        "time.sleep(max(0.0, float(sys.argv[2]) - time.time()))\n"
+        "bo.minimize(lambda p: p['x'], {'x': (0.0, 1.0)}, 'random', 6, sys.argv[1])\n"
+    )
+    start = str(time.time() + 12)
+    workers = [
+        subprocess.Popen([sys.executable, "-c", script, url, start], stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    said = [w.communicate(timeout=240)[1].decode() for w in workers]
+    assert [w.returncode for w in workers] == [0, 0, 0], said
+    trials = optuna.load_study(storage=url, study_name="bayesnet").trials
+    assert sum(t.state == TrialState.COMPLETE for t in trials) == 6

@@ -37,3 +37,13 @@ def test_the_scale_stays_until_it_has_really_moved():
         kept, moved = robust_scale(far, first)
         assert moved
         assert kept == (pytest.approx(far.mean()), pytest.approx(far.std()))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_values_too_big_to_square_are_as_infinite(sign):
+    y = sign * np.array([0.0, 1.0, 2.0, 3.0, np.finfo(float).max])
+    np.testing.assert_array_equal(
+        winsorise(y), winsorise(np.where(np.abs(y) > 9, sign * np.inf, y))
+    )
+    (loc, scale), _ = robust_scale(winsorise(np.full(5, 1e200)))
+    assert np.isfinite([loc, scale]).all()

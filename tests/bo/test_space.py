@@ -104,6 +104,8 @@ def abs_change(a, b):
         ({"x": 3}, "expected"),
         ({"x": []}, "empty"),
         ({"x": ["a", "a"]}, "repeat"),
+        ({"x": [1, True, 0]}, "are equal"),
+        ({"x": FloatDistribution(0, float("inf"))}, "finite"),
         ({"x": [object()]}, "stored"),
         ({1: (0, 1)}, "names"),
         ({"x": ["a"]}, "single"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 import bayesnet as bn
 from bayesnet.diagnostics import calibration as cal
@@ -13,6 +13,7 @@ from bayesnet.likelihoods.gaussian import Normal
 from bayesnet.likelihoods.labels import LabelLaw
 from bayesnet.likelihoods.laplace import LaplaceLaw
 from bayesnet.likelihoods.poisson import PoissonLaw
+from bayesnet.likelihoods.student_t import StudentTLaw
 
 RNG = np.random.default_rng(0)
 
@@ -207,3 +208,24 @@ def test_what_cannot_be_scored_is_refused():
         scores.corrected_error([1.0], 0.1)
     with pytest.raises(bn.InputError, match="hits"):
         cal.wilson(3, 2)
+
+
+@pytest.mark.parametrize("df", [2.5, 8.0])
+def test_crps_of_one_student_t_has_its_closed_form(df):
+    """Jordan, Krueger & Lerch (2019), appendix A.1; drawn observations would differ from seed to seed."""
+    loc, scale, y = (
+        np.array([[[1.0], [2.0]]]),
+        np.array([[[0.5], [3.0]]]),
+        np.array([[1.2], [-4.0]]),
+    )
+    pred = bn.Prediction(StudentTLaw(loc, scale, np.full((1, 1, 1), df)), loc)
+    z, t = (y - loc[0]) / scale[0], stats.t(df)
+    ratio = special.beta(0.5, df - 0.5) / special.beta(0.5, df / 2) ** 2
+    expected = scale[0] * (
+        z * (2 * t.cdf(z) - 1)
+        + 2 * t.pdf(z) * (df + z**2) / (df - 1)
+        - 2 * np.sqrt(df) / (df - 1) * ratio
+    )
+    np.testing.assert_allclose(scores.crps(pred, y), expected, rtol=0.01)
+    assert np.array_equal(scores.crps(pred, y), scores.crps(pred, y, seed=5))
+    assert scores.score(pred, y)["crps"] == pytest.approx(scores.crps(pred, y).mean())

@@ -158,3 +158,14 @@ def test_unusable_weights_and_missing_targets(table, words):
     y = table.pop("y", np.arange(4.0))
     with pytest.raises(bn.InputError, match=words):
         bn.fit(PRIOR, X, y, **table)
+
+
+def test_missing_labels_of_pandas_text_and_of_masks_are_named():
+    pd = pytest.importorskip("pandas")
+    for y in (
+        pd.Series(["a", "b", pd.NA], dtype="string"),
+        np.ma.masked_array(["a", "b", "c"], mask=[0, 0, 1]),
+        ["a", "b", None],
+    ):
+        with pytest.raises(bn.InputError, match="missing label at row 2"):
+            as_labels(y)

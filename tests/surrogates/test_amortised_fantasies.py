@@ -171,6 +171,11 @@ def test_several_outcomes_are_fitted_one_by_one():
         alone.condition_on_observations(far, y[..., :1]).posterior(AT).mean,
         rtol=1e-9,
     )
+    noise = torch.tensor([[0.5, 2.0]], dtype=torch.float64)
+    noisy = model.posterior(AT, observation_noise=noise)
+    torch.testing.assert_close(noisy.variance, posterior.variance + noise)
+    second = model.posterior(AT, output_indices=[1], observation_noise=noise)
+    torch.testing.assert_close(second.variance, noisy.variance[..., 1:])
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(copied.posterior(AT).mean, posterior.mean)
 

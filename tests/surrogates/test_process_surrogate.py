@@ -306,3 +306,26 @@ def test_a_step_of_bayesian_optimization(inference):
         raw_samples=16,
     )
     assert np.asarray(step).shape == (1, 2)
+
+
+def test_rows_that_are_conditioned_on_join_those_given_under_an_input_transform():
+    from bayesnet.bo.suggest import _training_inputs
+
+    x = 10 * torch.rand(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    y = -((x - 4) ** 2).sum(-1, keepdim=True)
+    new = torch.tensor([[3.0, 6.0]], dtype=torch.double)
+    model = Surrogate(x, y, inference="infinite_width", input_transform=Normalize(2))
+    found = model.condition_on_observations(new, torch.zeros(1, 1, dtype=torch.double))
+    expected = torch.cat([x, new])
+    assert torch.equal(_training_inputs(found), expected)
+    torch.testing.assert_close(found.train_inputs[0], found.input_transform(expected))
+    assert torch.equal(found.train().train_inputs[0], expected)
+    assert len(found.train_targets) == 9
+    twice = found.eval().condition_on_observations(new, torch.zeros(1, 1, dtype=torch.double))
+    assert _training_inputs(twice).shape == (10, 2)
+    for bad, words in (
+        ((new[:, :1], torch.zeros(1, 1)), "must have 2 columns"),
+        ((new, torch.full((1, 1), torch.nan)), "finite"),
+    ):
+        with pytest.raises(bn.InputError, match=words):
+            model.condition_on_observations(*bad)

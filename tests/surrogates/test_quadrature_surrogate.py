@@ -113,3 +113,33 @@ def test_batches_are_optimised_and_fantasies_conditioned(model):
     assert first.shape == (16, 3, 2, 1)
     fantasy = model.condition_on_observations(x.detach()[:1, :1], torch.zeros(1, 1, 1))
     assert fantasy.posterior(x.detach()).variance.shape == (3, 2, 1)
+
+
+@pytest.mark.slow
+def test_gradients_in_rows_that_are_conditioned_on(model):
+    """Those that knowledge gradient asks for."""
+    x = points(1, 2).abs() / 3
+
+    def f(rows):
+        new = model.condition_on_observations(rows[None], torch.full((1, 1, 1), 0.3))
+        law = new.posterior(x)
+        return law.mean.sum() + law.variance.sum()
+
+    at = torch.tensor([[0.4, 0.7]], requires_grad=True)
+    (found,) = torch.autograd.grad(f(at), at)
+    for j in range(2):
+        step = torch.zeros(1, 2)
+        step[0, j] = 1e-5
+        central = (f(at.detach() + step) - f(at.detach() - step)) / 2e-5
+        np.testing.assert_allclose(found[0, j], central, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_float32_tables_are_conditioned_in_float64(model):
+    x, y = model.train_inputs[0], model.train_targets[:, None]
+    single = PFNSurrogate(x.float(), y.float(), inference=model.fitted.pfn, warn=False)
+    new = torch.rand(1, 1, 2), torch.zeros(1, 1, 1)
+    found = single.condition_on_observations(*(a.float() for a in new)).posterior(x[:2].float())
+    expected = model.condition_on_observations(*(a.double() for a in new)).posterior(x[:2])
+    assert found.mean.dtype == torch.float32
+    torch.testing.assert_close(found.mean.double(), expected.mean, rtol=1e-3, atol=1e-3)
