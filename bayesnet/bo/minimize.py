@@ -26,6 +26,7 @@ from bayesnet.bo.space import Space
 from bayesnet.bo.trials import patience, retried_numbers, still_running
 from bayesnet.bo.workers import WORKER_KEY, mark, retire_dead_trials, retry_callback, this_worker
 from bayesnet.inference import PRESETS
+from bayesnet.surrogates.checks import TRAINED, names
 
 # Seconds between two signs of life of a running trial, and after which silence means death (on
 # the same machine a dead process is seen at once).
@@ -39,8 +40,6 @@ SPACE_KEY = "bayesnet:space"
 SURPLUS_KEY = "bayesnet:surplus"
 DEFAULT_NAME = "bayesnet"
 DIRECTIONS = ("minimize", "maximize")
-# Surrogates that are trained weights.
-TRAINED = ("amortised", "pfn")
 
 _log = logging.getLogger(__name__)
 
@@ -252,7 +251,7 @@ def _sampler(surrogate: Any, *, seed: int | None, **options: Any) -> BaseSampler
         if surrogate == "random":
             return NumberedRandomSampler(seed=seed)
         if surrogate not in (*PRESETS, *TRAINED):
-            raise unknown_name("surrogate", surrogate, [*PRESETS, *TRAINED, "random"])
+            raise unknown_name("surrogate", surrogate, [*names(), "random"])
     return BayesNetSampler(surrogate, seed=seed, **options)
 
 

@@ -131,10 +131,8 @@ def _refine(
 ) -> tuple[Tensor, Tensor]:
     """L-BFGS from `starts` (k, d) in the columns `free`: points (k, d), their values (k,)."""
     held = {int(i): starts[:, i] for i in torch.nonzero(~free).flatten()}
-    with warnings.catch_warnings():
-        # Draws are evaluated in float32: close to a maximum a line search finds no more progress.
-        # The values are compared below.
-        warnings.simplefilter("ignore", OptimizationWarning)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         found, _ = gen_candidates_scipy(
             starts.unsqueeze(1),
             acquisition,
@@ -143,6 +141,13 @@ def _refine(
             fixed_features=held or None,
             options={"maxiter": search.maxiter},
         )
+    for warning in caught:
+        # Draws are evaluated in float32: close to a maximum a line search finds no more progress, and the
+        # values are compared below. (BoTorch asks for these warnings whatever filters say.)
+        if not issubclass(warning.category, OptimizationWarning):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
     points = torch.where(free, found.squeeze(1).detach(), starts)
     values, before = score(acquisition, points), score(acquisition, starts)
     better = values > before

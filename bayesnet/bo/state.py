@@ -75,7 +75,7 @@ class LoopSettings:
     warn: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inference", check_method(loop_inference(self.inference)))
+        object.__setattr__(self, "inference", loop_inference(check_method(self.inference)))
         check_likelihood(resolve_likelihood(self.likelihood))
 
     @property

@@ -123,6 +123,10 @@ def suggest_from_pool(
     problem, _ = _problem(
         model_or_data, bounds, maximize, surrogate, prior, X_baseline, beta=beta, seed=seed
     )
+    if designs.shape[1] != problem.tried.shape[1]:
+        raise InputError(
+            f"candidates have {designs.shape[1]} columns, the points tried so far {problem.tried.shape[1]}."
+        )
     problem = _believing(problem, belief, belief_strength)
     if X_pending is not None and len(X_pending):
         problem = problem.after(_points(X_pending, "X_pending", designs.shape[1]))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet.inference import PRESETS, NTKEnsemble, ProcessLaplace, SparseVariational
 
 DTYPES = (torch.float32, torch.float64)
@@ -32,11 +32,24 @@ def check_likelihood(likelihood: Any) -> Any:
     return likelihood
 
 
+# Methods whose posterior BoTorch cannot be given; and names that stand for trained weights.
+NO_SURROGATE = (ProcessLaplace, SparseVariational, NTKEnsemble)
+TRAINED = ("amortised", "pfn")
+
+
+def names() -> tuple[str, ...]:
+    """The names of methods that make a surrogate."""
+    return (*(n for n, make in PRESETS.items() if not isinstance(make(), NO_SURROGATE)), *TRAINED)
+
+
 def check_method(inference: Any) -> Any:
-    """`inference`, or `UnsupportedError` for a method whose posterior BoTorch cannot be given."""
+    """`inference`; `InputError` for an unknown name, `UnsupportedError` for a method whose posterior BoTorch
+    cannot be given."""
+    if isinstance(inference, str) and inference not in (*PRESETS, *TRAINED):
+        raise unknown_name("inference method", inference, names())
     named = isinstance(inference, str) and inference in PRESETS
     method = PRESETS[inference]() if named else inference
-    if isinstance(method, (ProcessLaplace, SparseVariational, NTKEnsemble)):
+    if isinstance(method, NO_SURROGATE):
         raise UnsupportedError(
             f"{type(method).__name__} makes no surrogate: its posterior has no joint law in torch, which is differentiated "
             "and conditioned on new points. A process is one in closed form by inference='exact' (many rows: "

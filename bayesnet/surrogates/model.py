@@ -24,6 +24,7 @@ from bayesnet.surrogates.base import TableModel
 from bayesnet.surrogates.bridge import Bridge
 from bayesnet.surrogates.checks import (
     check_likelihood,
+    check_method,
     check_points,
     check_settings,
     check_training,
@@ -87,6 +88,8 @@ class Surrogate(TableModel):
         given = dict(zip(_names(), args, strict=False)) | kwargs
         inference = given.get("inference", "hmc")
         made = cls is Surrogate and given  # copies and pickles come without arguments
+        if made:
+            check_method(inference)
         if made and is_pfn(inference):
             return PFNSurrogate(**given)
         several = is_amortised(inference) and getattr(given.get("train_Y"), "ndim", 0) == 2

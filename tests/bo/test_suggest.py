@@ -11,7 +11,7 @@ from botorch.sampling.get_sampler import get_sampler
 import bayesnet as bn
 from bayesnet import InputError, UnsupportedError
 from bayesnet.bo import ACQUISITIONS, LoopSettings, LoopState, suggest, suggest_from_pool
-from bayesnet.bo.acquisition import DrawsLogNEI, Problem, acquisition_function
+from bayesnet.bo.acquisition import DrawsLogNEI, Problem, acquisition_function, one_draw
 
 from .conftest import TINY, tiny_prior
 
@@ -141,6 +141,19 @@ def test_from_a_pool(state, gp):
     X = constant[:6]
     options = {"surrogate": TINY, "prior": tiny_prior(2)}
     assert suggest_from_pool((X, X[:, 0]), constant[6:], **options).shape == (1,)
+    with pytest.raises(InputError, match="candidates have 3 columns"):
+        suggest_from_pool(state, np.ones((4, 3)))
+
+
+def test_points_of_a_thompson_batch_have_draws_of_their_own(state):
+    model = state.model
+    first = [one_draw(model, 3, k) for k in range(model.num_draws)]
+    at = torch.rand(5, 2, dtype=torch.double)
+    means = {tuple(m.posterior(at).mean.flatten().tolist()) for m in first}
+    distinct = model.fitted.latents.reshape(model.num_draws, -1)
+    assert len(means) == len(np.unique(distinct, axis=0))
+    batch = suggest(state, q=4, acquisition="thompson")
+    assert len(np.unique(np.round(batch, 6), axis=0)) == 4
 
 
 @pytest.mark.parametrize(

@@ -24,3 +24,13 @@ def test_they_are_refused_in_words(inference):
         minimize(objective, {"a": (0.0, 1.0)}, surrogate=inference, n_trials=2)
     with pytest.raises(bn.UnsupportedError, match="makes no surrogate"):
         bn.bo.BayesNetSampler(inference)
+
+
+def test_the_names_that_are_known_are_those_that_make_a_surrogate():
+    with pytest.raises(bn.InputError, match=r"Known: amortised, ensemble") as refused:
+        Surrogate(torch.rand(4, 1), torch.rand(4, 1), inference="hcm")
+    with pytest.raises(bn.InputError, match=r"Known: amortised, ensemble") as other:
+        minimize(objective, {"a": (0.0, 1.0)}, surrogate="process", n_trials=2)
+    for said in (refused, other):
+        assert "pfn" in str(said.value)
+        assert "process_laplace" not in str(said.value)
