@@ -139,7 +139,7 @@ class _Run:
         self.objective, self.space, self.n_trials = objective, space, n_trials
         self.callbacks, self.catch, self.progress = callbacks, catch, progress
         self.done = False
-        self.running: int | None = None
+        self.interrupted: int | None = None
 
     def finish(self, study: Study) -> None:
         """Run trials, and wait for those of others, until the study is complete."""
@@ -171,7 +171,7 @@ class _Run:
 
     def _queue_again(self, study: Study) -> None:
         """Have the trial that Ctrl-C ended run again, with the same parameters: nothing is wrong with it."""
-        trial = next((t for t in study.get_trials() if t.number == self.running), None)
+        trial = next((t for t in study.get_trials() if t.number == self.interrupted), None)
         if trial is not None and trial.state == TrialState.FAIL:
             retry_callback(max_retry=None)(study, trial)
 
@@ -208,11 +208,12 @@ class _Run:
             # Two workers began the last trial at the same moment; this is the later one.
             trial.storage.set_trial_system_attr(trial._trial_id, SURPLUS_KEY, True)
             raise optuna.TrialPruned("The study has its trials already.")
-        self.running = trial.number
-        params = {name: _ask(trial, name, d) for name, d in self.space.distributions.items()}
-        value = _as_number(self.objective(params))
-        self.running = None
-        return value
+        try:
+            params = {name: _ask(trial, name, d) for name, d in self.space.distributions.items()}
+            return _as_number(self.objective(params))
+        except KeyboardInterrupt:
+            self.interrupted = trial.number
+            raise
 
 
 def _ask(trial: Trial, name: str, dist: Any) -> Any:
