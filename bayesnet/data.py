@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Bool, Float, OnHost
 
 # Sizes to which rows are padded, so that a growing table (Bayesian optimization) meets a
@@ -34,95 +35,6 @@ def pad_rows(a: np.ndarray, size: int) -> np.ndarray:
     if len(a) == size:
         return a
     return np.concatenate([a, np.repeat(a[:1], size - len(a), axis=0)])
-
-
-def as_matrix(
-    a: ArrayLike, name: str, *, columns: int | None = None, missing: bool = False
-) -> np.ndarray:
-    """`a` as a float64 matrix (n, d), or an `InputError` that says what is wrong with it.
-
-    Accepts NumPy, JAX and torch arrays, nested lists, and pandas or polars frames; a vector
-    is read as one column. NaN is an error unless `missing`, and so is what a NumPy mask hides;
-    infinity always is.
-    """
-    names = getattr(a, "columns", None)
-    if hasattr(a, "to_numpy"):
-        a = a.to_numpy()
-    elif hasattr(a, "detach"):
-        a = a.detach().cpu().numpy()
-    if type(a).__module__.startswith("scipy.sparse"):
-        raise InputError(f"{name} is a sparse matrix; pass a dense array ({name}.toarray()).")
-    if np.ma.is_masked(a):
-        a = np.ma.filled(a.astype(np.float64), np.nan)
-    try:
-        array = np.asarray(a)
-    except ValueError as error:
-        raise InputError(f"{name} must be a matrix: its rows differ in length.") from error
-    if np.iscomplexobj(array):
-        raise InputError(f"Complex data not supported: {name} must hold real numbers.")
-    try:
-        matrix = _as_numbers(array)
-    except (TypeError, ValueError) as error:
-        fix = "Encode text, dates and categories as numbers first (for example one-hot)."
-        if name == "y":
-            fix = "For class labels pass likelihood=bn.CategoricalLikelihood()."
-        raise InputError(
-            f"{name} must hold numbers, got {_no_number(array, names)}. {fix}"
-        ) from error
-    if matrix.ndim == 1:
-        matrix = matrix[:, None]
-    if matrix.ndim != 2:
-        raise InputError(f"{name} must be a matrix (rows, columns), got shape {array.shape}.")
-    if matrix.shape[0] == 0 or matrix.shape[1] == 0:
-        raise InputError(f"{name} has no data: 0 sample(s) or 0 feature(s) in shape {array.shape}.")
-    bad = np.isinf(matrix) if missing else ~np.isfinite(matrix)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        what = "infinity" if missing else "NaN or infinity"
-        raise InputError(
-            f"{name} holds {what} (first at row {row}, column {column}). "
-            "Drop or impute those rows first."
-        )
-    if columns is not None and matrix.shape[1] != columns:
-        raise InputError(
-            f"{name} has {matrix.shape[1]} features, but the model expects {columns} features "
-            "(columns) as input: pass the columns that it was fitted on, in the same order."
-        )
-    return matrix
-
-
-def _no_number(array: np.ndarray, names: Any) -> str:
-    """The first value that is no number, in words, with its column if that has a name."""
-    values = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
-    for column in range(values.shape[1]):
-        for value in values[:, column]:
-            try:
-                _as_numbers(np.array([value]) if array.dtype.kind == "O" else array[:0])
-            except (TypeError, ValueError):
-                named = names is not None and len(names) == values.shape[1]
-                where = f" in column {names[column]!r}" if named else ""
-                return f"{array.dtype} values such as {value!r}{where}"
-    return f"{array.dtype} values"
-
-
-def _as_numbers(array: np.ndarray) -> np.ndarray:
-    """`array` as float64; text and dates, which NumPy would convert, are refused."""
-    if array.dtype.kind not in "biufO":
-        raise TypeError("not numbers")
-    if array.dtype.kind == "O":
-        if any(isinstance(value, (str, bytes)) for value in array.ravel()):
-            raise TypeError("text")
-        # pandas' missing value has no conversion to float.
-        array = np.asarray(
-            [np.nan if v is None or _is_na(v) else v for v in array.ravel()]
-        ).reshape(array.shape)
-        if array.dtype.kind not in "biufO":
-            raise TypeError("not numbers")
-    return array.astype(np.float64)
-
-
-def _is_na(value: Any) -> bool:
-    return type(value).__name__ in ("NAType", "NaTType")
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import bayesnet as bn
-from bayesnet.data import Scaling, as_matrix, bucket_size, check_table, make_data, pad_rows
+from bayesnet._matrix import as_matrix
+from bayesnet.data import Scaling, bucket_size, check_table, make_data, pad_rows
 from bayesnet.inference.model import LatentModel
 
 

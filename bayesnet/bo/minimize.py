@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import numbers
-import random
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, RDBStorage, fail_stale_trials
-from optuna.study import Study, StudyDirection
+from optuna.storages import BaseStorage, fail_stale_trials
+from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bayesnet._errors import InputError, unknown_name
 from bayesnet.bo.random_sampler import NumberedRandomSampler
 from bayesnet.bo.sampler import BayesNetSampler
 from bayesnet.bo.space import Space
+from bayesnet.bo.storage import open_study
 from bayesnet.bo.trials import patience, retried_numbers, still_running
 from bayesnet.bo.workers import WORKER_KEY, mark, retire_dead_trials, retry_callback, this_worker
 from bayesnet.inference import PRESETS
 from bayesnet.surrogates.checks import TRAINED, names
 
-# Seconds between two signs of life of a running trial, and after which silence means death (on
-# the same machine a dead process is seen at once).
-HEARTBEAT = 10
-GRACE = 60
-# How often the tables of a database are asked for, which another worker may be making.
-ATTEMPTS = 6
 # Seconds between two looks at trials that other workers still run.
 POLL = 0.5
-SPACE_KEY = "bayesnet:space"
 SURPLUS_KEY = "bayesnet:surplus"
-DEFAULT_NAME = "bayesnet"
 DIRECTIONS = ("minimize", "maximize")
-
-_log = logging.getLogger(__name__)
 
 
 def minimize(
@@ -119,7 +106,7 @@ def minimize(
             f"The weights of this surrogate take tables of at most {limit} rows, and n_trials={n_trials} asks for "
             "more: use n_trials up to one more than that, or a surrogate such as 'hmc'."
         )
-    study = _study(storage, study_name, direction, sampler, space)
+    study = open_study(storage, study_name, direction, sampler, space)
     _Run(objective, space, int(n_trials), tuple(callbacks), catch, progress).finish(study)
     return study
 
@@ -254,69 +241,3 @@ def _sampler(surrogate: Any, *, seed: int | None, **options: Any) -> BaseSampler
         if surrogate not in (*PRESETS, *TRAINED):
             raise unknown_name("surrogate", surrogate, [*names(), "random"])
     return BayesNetSampler(surrogate, seed=seed, **options)
-
-
-def _study(
-    storage: Any, name: str | None, direction: str, sampler: BaseSampler, space: Space
-) -> Study:
-    if name is None and storage is not None:
-        name = DEFAULT_NAME
-    study = optuna.create_study(
-        storage=_storage(storage),
-        sampler=sampler,
-        study_name=name,
-        direction=StudyDirection[direction.upper()],
-        load_if_exists=True,
-    )
-    described = {n: json.loads(distribution_to_json(d)) for n, d in space.distributions.items()}
-    stored = study._storage.get_study_system_attrs(study._study_id).get(SPACE_KEY)
-    if stored is None and study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        _log.info("Study %r was begun elsewhere: its space is not checked.", study.study_name)
-    if stored is None:
-        study._storage.set_study_system_attr(study._study_id, SPACE_KEY, described)
-    elif stored != described:
-        raise InputError(
-            f"The storage holds a study {study.study_name!r} with another space. Give this one "
-            "another study_name, or the space that it was begun with."
-        )
-    if study.direction.name.lower() != direction:
-        raise InputError(
-            f"The storage holds a study {study.study_name!r} with the direction "
-            f"{study.direction.name.lower()!r}, not {direction!r}: give another study_name."
-        )
-    return study
-
-
-def _storage(storage: Any) -> Any:
-    if not isinstance(storage, str):
-        if storage is not None and not isinstance(storage, BaseStorage):
-            raise InputError(
-                "storage must be None, a database URL such as 'sqlite:///study.db', or an Optuna "
-                f"storage, got {type(storage).__name__}."
-            )
-        return storage
-    if "://" not in storage:
-        raise InputError(
-            f"storage {storage!r} is no database URL; for a file: 'sqlite:///{storage}'."
-        )
-    # SQLite locks its file while another worker writes: wait, rather than fail.
-    patient = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else None
-    left = ATTEMPTS
-    while True:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the heartbeat is experimental in Optuna 5
-                return RDBStorage(
-                    storage,
-                    engine_kwargs=patient,
-                    heartbeat_interval=HEARTBEAT,
-                    grace_period=GRACE,
-                    heartbeat_stale_trial_callback=retry_callback(),
-                )
-        except SQLAlchemyError as error:
-            # Workers that start together make the same tables; who comes late finds them made.
-            left -= 1
-            if not left or not isinstance(error, DBAPIError):
-                reason = str(error.__cause__ or error).splitlines()[0]
-                raise InputError(f"The storage {storage!r} cannot be used: {reason}") from error
-            time.sleep(random.uniform(0.1, 0.5))

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import ArrayLike
 from bayesnet.bo.scaling import BIGGEST, robust_scale, winsorise
-from bayesnet.data import Scaling, as_matrix, check_table
+from bayesnet.data import Scaling, check_table
 from bayesnet.inference import HMC, NUTS, resolve_inference
 from bayesnet.likelihoods import resolve_likelihood
 from bayesnet.pfn.preset import is_amortised, is_pfn, trained_weights

@@ -11,11 +11,11 @@ from botorch.models.model import Model
 from torch import Tensor
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet.bo.acquisition import Problem, acquisition_function, check_acquisition
 from bayesnet.bo.belief import check_belief
 from bayesnet.bo.optimise import DiscreteSpace, Search, maximise, score
 from bayesnet.bo.state import LoopSettings, LoopState, check_bounds
-from bayesnet.data import as_matrix
 
 # Tried points of highest posterior mean, near which the search begins as well.
 PROMISING = 5

@@ -12,8 +12,8 @@ from scipy.special import ndtr
 from scipy.stats import rankdata
 
 from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import ArrayLike
-from bayesnet.data import as_matrix
 from bayesnet.likelihoods.gaussian import Normal
 from bayesnet.likelihoods.labels import codes_of
 from bayesnet.posterior import ClassPrediction, Prediction

@@ -12,8 +12,9 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 
 from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Key, PyTree
-from bayesnet.data import Data, as_matrix
+from bayesnet.data import Data
 from bayesnet.inference._exact_table import available_gib
 from bayesnet.inference._kernel_priors import (
     check_kernel_prior,

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike
-from bayesnet.data import as_matrix, pad_rows
+from bayesnet.data import pad_rows
 from bayesnet.devices import available_memory
 from bayesnet.kernels.propagation import check_rows, numbers_per_pair
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import ConvergenceWarning, InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
-from bayesnet.data import as_matrix
 from bayesnet.kernels.layers import check_std
 from bayesnet.kernels.matrices import block_size, check_direct, kernel_matrix, kernel_matvec
 from bayesnet.kernels.programs import (

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import UnsupportedError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Float
-from bayesnet.data import Rows, Scaling, as_matrix
+from bayesnet.data import Rows, Scaling
 
 
 @runtime_checkable

@@ -14,8 +14,9 @@ from scipy.special import pdtr, xlogy
 from scipy.stats import poisson
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Float
-from bayesnet.data import Rows, Scaling, as_matrix
+from bayesnet.data import Rows, Scaling
 from bayesnet.likelihoods.base import LikelihoodDefaults, refuse_y_var, sum_outputs
 from bayesnet.priors.laws import check_positive_law
 

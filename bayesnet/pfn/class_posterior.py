@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from bayesnet._errors import UnsupportedError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike
-from bayesnet.data import as_matrix
 from bayesnet.likelihoods.labels import LabelLaw
 from bayesnet.pfn.class_network import ClassTransformer
 from bayesnet.pfn.class_views import View, make_views

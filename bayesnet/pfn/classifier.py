@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import FileFormatError, InputError, unknown_name
+from bayesnet._matrix import as_matrix
 from bayesnet._types import ArrayLike
-from bayesnet.data import as_matrix
 from bayesnet.likelihoods.labels import as_labels, check_classes, encode_labels
 from bayesnet.pfn.class_labels import Labels
 from bayesnet.pfn.class_network import ClassTransformer

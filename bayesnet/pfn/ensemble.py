@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import ArrayLike
-from bayesnet.data import Data, Scaling, as_matrix, make_data
+from bayesnet.data import Data, Scaling, make_data
 from bayesnet.pfn.bars import BarDistribution
 from bayesnet.pfn.posterior import PFNPosterior, warn_of_far
 from bayesnet.pfn.prediction import BarPrediction

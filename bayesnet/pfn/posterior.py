@@ -13,8 +13,9 @@ import jax
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Float
-from bayesnet.data import Data, as_matrix
+from bayesnet.data import Data
 from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.context import chunks, pad_context

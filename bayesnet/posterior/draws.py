@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Float
-from bayesnet.data import Data, as_matrix, bucket_size, pad_rows
+from bayesnet.data import Data, bucket_size, pad_rows
 from bayesnet.likelihoods.labels import LabelLaw
 from bayesnet.posterior.classes import ClassPrediction
 from bayesnet.posterior.prediction import Prediction

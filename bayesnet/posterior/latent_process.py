@@ -13,8 +13,9 @@ from scipy.special import log_expit, log_softmax, ndtri
 from scipy.stats import qmc
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import ArrayLike, Key
-from bayesnet.data import Data, Rows, Scaling, as_matrix
+from bayesnet.data import Data, Rows, Scaling
 from bayesnet.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from bayesnet.likelihoods.base import refuse_y_var
 from bayesnet.likelihoods.labels import LabelLaw

@@ -12,8 +12,9 @@ import numpy as np
 from scipy.special import logsumexp
 
 from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import ArrayLike
-from bayesnet.data import Data, Scaling, as_matrix, make_data
+from bayesnet.data import Data, Scaling, make_data
 from bayesnet.posterior.process_loo import ProcessLeaveOneOut, leave_one_out
 from bayesnet.posterior.process_members import Members
 from bayesnet.posterior.process_prediction import ProcessPrediction

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
-from bayesnet.data import as_matrix
 from bayesnet.devices import float64_island
 from bayesnet.priors.covariance import Covariance
 from bayesnet.priors.evidence import gaussian_log_density

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
-from bayesnet.data import as_matrix
 from bayesnet.devices import float64_island
 from bayesnet.priors.covariance import Combined, Covariance, as_covariance
 from bayesnet.priors.means import add_means, as_mean, mean_object

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, Float, Int, Key
-from bayesnet.data import as_matrix, bucket_size, pad_rows
+from bayesnet.data import bucket_size, pad_rows
 
 # Up to this many rows a set of points is drawn without replacement; above it, where two equal
 # rows in one set are rare, with replacement (sorting a long table every step would cost more

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bayesnet._errors import InputError
-from bayesnet.data import as_matrix
+from bayesnet._matrix import as_matrix
 from bayesnet.priors.matching.points import (
     Box,
     MixedPoints,

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import ArrayLike
-from bayesnet.data import Scaling, as_matrix, check_table, standardization
+from bayesnet.data import Scaling, check_table, standardization
 from bayesnet.priors.matching.points import Box
 from bayesnet.priors.statements.base import Statement
 from bayesnet.priors.statements.checks import bounds_of, check_statements

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
-from bayesnet.data import Scaling, as_matrix
+from bayesnet.data import Scaling
 from bayesnet.priors.statements.base import SLACK, Seen, Statement
 from bayesnet.priors.statements.latents import Latent, MonotoneLatent, ProcessLatent
 from bayesnet.priors.statements.links import Clip
