@@ -17,6 +17,12 @@ from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Bool, Float, OnHost
 
+# What is said of targets that tell no scale.
+NO_SCALE = (
+    "y is constant in the table, which says nothing of its scale: it is only centred, and functions and noise "
+    "of the prior have its own units. Rescale y yourself if these are far from 1, or look whether y is the "
+    "column you meant."
+)
 # Sizes to which rows are padded, so that a growing table (Bayesian optimization) meets a
 # handful of shapes and not one compilation per row. Above the last one: multiples of it.
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)

@@ -224,6 +224,10 @@ class PFNRegressor(BNNRegressor):
             if not isinstance(pfn, PFN):
                 is_file = str(pfn).endswith(".safetensors")
                 pfn = PFN.load(pfn) if is_file else PFN.from_pretrained(pfn)
+            if not isinstance(pfn, PFN):
+                raise InputError(
+                    f"The weights {self.weights!r} are for classes: use bn.PFNClassifier."
+                )
             self.posterior_ = pfn.fit(X, y, ensemble=self.ensemble, longer=self.longer, seed=seed)
         return self
 
@@ -278,6 +282,11 @@ class BNNClassifier(ClassifierMixin, _Estimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """The predictive probability of each class, (n, K), in the order of `classes_`."""
         return self.predict_distribution(X).mean
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """The logarithm of `predict_proba`, (n, K)."""
+        with np.errstate(divide="ignore"):  # a probability may be 0
+            return np.log(self.predict_proba(X))
 
     def _resolve_likelihood(self, y: np.ndarray) -> tuple[Any, np.ndarray]:
         """The likelihood with its classes, and these (K,), in the dtype of y where that holds them."""

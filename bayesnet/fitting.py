@@ -15,7 +15,15 @@ import numpy as np
 from bayesnet import devices
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._types import ArrayLike, Key, as_key
-from bayesnet.data import Data, Scaling, check_table, check_weight, is_constant, make_data
+from bayesnet.data import (
+    NO_SCALE,
+    Data,
+    Scaling,
+    check_table,
+    check_weight,
+    is_constant,
+    make_data,
+)
 from bayesnet.defaults import default_target, resolve_prior
 from bayesnet.diagnostics.convergence import warn_if_untrusted
 from bayesnet.inference import Inference, resolve_inference
@@ -166,18 +174,15 @@ def _warn_if_constant(likelihood: Any, data: Data) -> None:
     """A table without any variation tells no scale of y: it is only centred."""
     if not likelihood.scales_targets or data.num_rows < 2:
         return
-    y, share = (np.asarray(a, np.float64) for a in (data.rows.y, data.rows.share()))
-    total = np.maximum(share.sum(axis=0), 1e-300)
+    rows = data.rows
+    share = np.asarray(rows.mask)[:, None] * np.ones(rows.y.shape[1])
+    share = share if rows.observed is None else share * np.asarray(rows.observed)
+    share = share if rows.weight is None else share * np.asarray(rows.weight)[:, None]
+    y, total = np.asarray(rows.y, np.float64), np.maximum(share.sum(axis=0), 1e-300)
     loc = (share * y).sum(axis=0) / total
     std = np.sqrt((share * (y - loc) ** 2).sum(axis=0) / total)
     if is_constant(data.scaling.y_out(loc), std * data.scaling.y_scale).any():
-        warnings.warn(
-            "y is constant in the table, which says nothing of its scale: it is only centred, and "
-            "functions and noise of the prior have its own units. Rescale y yourself if these are "
-            "far from 1, or look whether y is the column you meant.",
-            UserWarning,
-            stacklevel=3,
-        )
+        warnings.warn(NO_SCALE, UserWarning, stacklevel=3)
 
 
 @contextmanager

@@ -231,3 +231,15 @@ def test_stated_classes_are_kept_as_they_are(y, classes):
     fitted = model.fit(x, np.asarray(y)[np.arange(12) % 2])
     assert fitted.classes_.tolist() == list(classes)
     assert set(fitted.predict(x)) <= set(classes)
+
+
+def test_weights_for_classes_are_no_regressor():
+    x, y = table()
+    with pytest.raises(bn.InputError, match=r"bn\.PFNClassifier"):
+        bn.PFNRegressor("classifier").fit(x, (y > 10) * 1.0)
+
+
+def test_log_probabilities():
+    x, y = table()
+    fitted = small_classifier().fit(x, y > 10)
+    np.testing.assert_allclose(np.exp(fitted.predict_log_proba(x)), fitted.predict_proba(x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -148,6 +149,9 @@ def test_a_target_without_a_scale_is_pointed_out(y, weight):
     process = bn.GaussianProcess("rbf", 1.0)
     with pytest.warns(UserWarning, match="y is constant"):
         bn.fit(process, X, y, inference="exact", sample_weight=weight)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bn.fit(process, X, Y, inference="exact", sample_weight=weight)
 
 
 def test_a_constant_target_is_pointed_out_before_any_compute():

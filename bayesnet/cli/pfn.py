@@ -35,7 +35,7 @@ def pfn() -> None:
 def train_command(
     config: Annotated[
         str,
-        typer.Argument(help="TOML file, or the name of a shipped one: gp, gp_process, classifier"),
+        typer.Argument(help="TOML file, or a shipped one: gp, gp_process, bnn, heavy, classifier"),
     ],
     out: Annotated[Path, typer.Option(help="File of weights to write")] = Path("pfn.safetensors"),
     folder: Annotated[
@@ -54,8 +54,8 @@ def train_command(
 ) -> None:
     """Train on tables drawn from the prior that a TOML file states.
 
-    A run that was stopped goes on from its last checkpoint (at most 45 seconds old) when the same
-    command is given again. log.jsonl in its folder says how far predictions are from the exact
+    A run that was killed goes on from its last checkpoint (at most 45 seconds old) when the same
+    command is given again; Ctrl-C keeps a checkpoint first. log.jsonl in its folder says how far predictions are from the exact
     ones, in nats. It may go on with another number of --devices, to the same result up to rounding.
 
     [bold]Examples[/bold]

@@ -243,7 +243,7 @@ class Bars(eqx.Module):
 
         Half of the edges are quantiles of the values, half are spread evenly over all but the
         outer 2/1000 of them, so that bars are fine where targets are, and nowhere very wide; tails have the
-        root mean square of the excesses beyond the outer edges.
+        root mean square of the excesses beyond the outer edges, or the width of the bar beside them.
 
         Raises `InputError` for fewer than 8 bars, or values too few or equal.
         """
@@ -266,9 +266,13 @@ class Bars(eqx.Module):
         if not (np.diff(edges) > 0).all():
             raise InputError("The values have too many ties to place bars by them.")
         below, above = values[values < edges[0]], values[values > edges[-1]]
+        # Nothing lies beyond where many values are the least, or the largest, as counts of 0.
         tails = [
-            np.sqrt(np.mean((edges[0] - below) ** 2)),
-            np.sqrt(np.mean((above - edges[-1]) ** 2)),
+            np.sqrt(np.mean((end - beyond) ** 2)) if len(beyond) else bar
+            for end, beyond, bar in (
+                (edges[0], below, edges[1] - edges[0]),
+                (edges[-1], above, edges[-1] - edges[-2]),
+            )
         ]
         return Bars(jnp.asarray(edges, jnp.float32), jnp.asarray(tails, jnp.float32))
 

@@ -22,6 +22,7 @@ from bayesnet.pfn.class_temperature import temperature_of
 from bayesnet.pfn.class_training import ClassObjective
 from bayesnet.pfn.class_views import WIDER
 from bayesnet.pfn.correlated_inputs import CorrelatedInputs
+from bayesnet.pfn.ensemble import check_ensemble
 from bayesnet.pfn.inputs import as_input_law
 from bayesnet.pfn.loop import run_loop
 from bayesnet.pfn.many import tables_of
@@ -159,9 +160,8 @@ class ClassPFN:
         than accepted.
         """
         x, codes, names = self._table(X, y, classes, longer, wider, seed)
-        if not isinstance(ensemble, int) or ensemble < 1:
-            raise InputError(f"ensemble is a whole number of at least 1, got {ensemble!r}.")
-        posterior = ClassPosterior(self, x, codes, names, ensemble, wider, seed)
+        views = check_ensemble(ensemble)
+        posterior = ClassPosterior(self, x, codes, names, views, wider, seed)
         posterior = replace(posterior, temperature=temperature_of(temperature, posterior))
         limit = self.card.get("surprise_limit")
         if warn and limit is not None and posterior.surprise > limit:

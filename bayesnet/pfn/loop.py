@@ -18,6 +18,7 @@ import numpy as np
 from bayesnet._errors import InputError
 from bayesnet._types import PyTree
 from bayesnet.pfn.checkpoint import CHECKPOINT, EVERY, keep, restore
+from bayesnet.pfn.interrupt import deferred_interrupt
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.sharding import gathered, mesh_of, replicated
 
@@ -65,7 +66,8 @@ def run_loop(
     """Train from the start, or from the checkpoint in `folder` if there is one; the last state.
 
     Args:
-        folder: where checkpoints (at most every 45 s) and `log.jsonl` go; none are kept if None.
+        folder: where checkpoints (at most every 45 s, and after the step in which Ctrl-C was pressed) and
+            `log.jsonl` go; none are kept if None.
         progress: called with ("training", done, total).
         log_every: steps between evaluations.
         stop_at: leave off after this step, as if killed there; the schedule is that of `steps`.
@@ -84,33 +86,40 @@ def run_loop(
     kept = began = time.monotonic()
     recent: list[np.ndarray] = []
     end = training.steps if stop_at is None else min(stop_at, training.steps)
-    for number in range(first, end):
-        state, losses = objective.step(state, number)
-        recent.append(losses)
-        done = number + 1
-        if progress is not None:
-            progress("training", done, training.steps)
-        if not np.isfinite(losses).all():
-            raise InputError(
-                f"Training diverged at step {done} (the loss is not finite): lower learning_rate, "
-                "or check that draws of the prior are of order 1."
-            )
-        if folder is not None and (done == end or time.monotonic() - kept > EVERY):
-            keep(folder / CHECKPOINT, state, done, objective.identity())
-            kept = time.monotonic()
-        if done % log_every == 0 or done == end:
-            if folder is not None:
-                seconds = time.monotonic() - began
-                line = {
-                    "step": done,
-                    "seconds": round(seconds, 1),
-                    "datasets_per_second": round((done - first) * training.batch / seconds, 1),
-                    **dict(
-                        zip(objective.losses, np.mean(recent, axis=0).astype(float), strict=True)
-                    ),
-                    **objective.evaluate(state),
-                }
-                with (folder / "log.jsonl").open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-            recent = []
+    with deferred_interrupt() as interrupt:
+        for number in range(first, end):
+            state, losses = objective.step(state, number)
+            recent.append(losses)
+            done = number + 1
+            if progress is not None:
+                progress("training", done, training.steps)
+            if not np.isfinite(losses).all():
+                raise InputError(
+                    f"Training diverged at step {done} (the loss is not finite): lower learning_rate, "
+                    "or check that draws of the prior are of order 1."
+                )
+            if folder is not None and (done == end or time.monotonic() - kept > EVERY):
+                keep(folder / CHECKPOINT, state, done, objective.identity())
+                kept = time.monotonic()
+            if interrupt.asked:
+                if folder is not None:
+                    keep(folder / CHECKPOINT, state, done, objective.identity())
+                raise KeyboardInterrupt
+            if done % log_every == 0 or done == end:
+                if folder is not None:
+                    seconds = time.monotonic() - began
+                    line = {
+                        "step": done,
+                        "seconds": round(seconds, 1),
+                        "datasets_per_second": round((done - first) * training.batch / seconds, 1),
+                        **dict(
+                            zip(
+                                objective.losses, np.mean(recent, axis=0).astype(float), strict=True
+                            )
+                        ),
+                        **objective.evaluate(state),
+                    }
+                    with (folder / "log.jsonl").open("a") as file:
+                        file.write(json.dumps(line) + "\n")
+                recent = []
     return gathered(state, training.devices)

@@ -43,16 +43,16 @@ class BarPrediction(Prediction):
 
     @property
     def epistemic_std(self) -> np.ndarray:
-        """The sd of the function, (n, m), from the head that was trained on noise-free values."""
+        """The sd of the function, (n, m), from the head that was trained on noise-free values; that of y
+        where this is smaller, for the two heads are not quite of one mind."""
         self._needs_function()
-        return np.sqrt(_variance(self.latent))
+        return np.minimum(np.sqrt(_variance(self.latent)), self.std)
 
     @property
     def aleatoric_std(self) -> np.ndarray:
         """The root of what the variance of y has beyond that of the function, (n, m)."""
         self._needs_function()
-        left = _variance(self.components) - _variance(self.latent)
-        return np.sqrt(np.maximum(left, 0.0))
+        return np.sqrt(np.maximum(self.std**2 - self.epistemic_std**2, 0.0))
 
     @property
     def std(self) -> np.ndarray:
@@ -84,7 +84,8 @@ class BarPrediction(Prediction):
 
         Joint draws have the predictive law of every point and the correlations of a Gaussian
         copula (see `PFNPosterior.correlations`); `PFNPosterior.sample_paths` draws one point after
-        the other instead. Of an ensemble each draw is one of a random view. Raises `InputError` for
+        the other instead. Of an ensemble each draw is one of a random view. Draws of the function are
+        drawn together to the sd `epistemic_std`. Raises `InputError` for
         joint draws at more than 256 points.
         """
         if not noise:
@@ -104,14 +105,20 @@ class BarPrediction(Prediction):
             for v in np.unique(view):
                 drawn = _component(law, v).quantile(u)
                 out = np.where((view == v)[..., None], drawn, out)
-            return out
+            return out if noise else self._drawn_together(out)
         for v in np.unique(view):
             mine = view[:, 0] == v
             correlation = self.joint[v]()[1 if noise else 0]
             roots = [_root(correlation[j]) for j in range(m)]
             z = np.stack([rng.standard_normal((mine.sum(), n)) @ r.T for r in roots], axis=-1)
             out[mine] = _component(law, v).quantile(ndtr(z))
-        return out
+        return out if noise else self._drawn_together(out)
+
+    def _drawn_together(self, draws: np.ndarray) -> np.ndarray:
+        """Draws of the function (num, n, m) about its mean, where the law of y is narrower than its own."""
+        centre = self.latent.mean.mean(axis=0)
+        share = self.epistemic_std / np.sqrt(_variance(self.latent))
+        return centre + share * (draws - centre)
 
 
 def mixture_quantile(law: BarDistribution, q: float) -> np.ndarray:

@@ -130,8 +130,13 @@ SKIPPED = {"FunctionDraws": ("states",)}
 def save(obj: Any, path: str | Path) -> None:
     """Write `obj` to `path`, atomically (a crash leaves the old file, not half a new one).
 
-    Raises `UnsupportedError` if it holds something that cannot be described without a pickle.
+    Raises `UnsupportedError` if it holds something that cannot be described without a pickle, and
+    `InputError` for a folder, or a file in one that is not there.
     """
+    path = Path(path)
+    if path.is_dir() or not path.resolve().parent.is_dir():
+        what = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise InputError(f"Cannot save to {path}: {what}.")
     tensors: dict[str, np.ndarray] = {}
     description = json.dumps(_describe(obj, "root", tensors), sort_keys=True)
     metadata = {
@@ -140,7 +145,6 @@ def save(obj: Any, path: str | Path) -> None:
         "description": description,
         "sha256": _checksum(description, tensors),
     }
-    path = Path(path)
     # Opened as any file is: `tempfile` makes files that nobody else may read.
     temporary = path.resolve().with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

@@ -163,3 +163,12 @@ def test_values_that_cannot_place_bars_are_refused():
         Bars.from_values(np.ones(1000), 10)
     with pytest.raises(bn.InputError, match="finite values"):
         Bars.from_values(np.arange(20.0), 10)
+
+
+def test_bars_are_placed_where_many_values_are_the_least():
+    """Counts of 0, values that were cut off: nothing lies beyond the outer edge."""
+    values = np.maximum(np.random.default_rng(0).normal(size=5000), -0.5)
+    for sign in (1.0, -1.0):
+        bars = Bars.from_values(sign * values, 40)
+        assert (np.asarray(bars.tails) > 0).all()
+        assert np.isfinite(bars.law(np.zeros(40)).log_prob(sign * values)).all()

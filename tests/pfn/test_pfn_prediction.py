@@ -6,6 +6,8 @@ from scipy import stats
 
 import bayesnet as bn
 from bayesnet.data import Scaling
+from bayesnet.pfn.bars import BarDistribution
+from bayesnet.pfn.prediction import BarPrediction
 from tests.pfn.exact import NOISE, exact_pfn, process
 
 RNG = np.random.default_rng(3)
@@ -135,7 +137,7 @@ def test_a_table_like_the_prior_does_not_surprise_and_another_does(pfn):
 
 
 def test_rows_far_outside_are_warned_of(posterior):
-    with pytest.warns(UserWarning, match=r"Row 1 lies 9\.0 standard deviations"):
+    with pytest.warns(UserWarning, match=r"Row 1 lies 9 standard deviations"):
         posterior.predict([[0.0, 0.0], [9.0, 0.0]])
 
 
@@ -188,3 +190,33 @@ def test_the_preset_takes_no_other_prior(pfn):
         bn.fit(None, X, Y, likelihood="student_t", inference=pfn)
     with pytest.raises(bn.UnsupportedError, match="no use for sample_weight"):
         bn.fit(None, X, Y, sample_weight=np.ones(7), inference=pfn)
+
+
+def test_the_function_is_never_less_certain_than_an_observation():
+    """Two heads that were trained apart: where they disagree y's is believed."""
+    edges, tails = np.linspace(-2, 2, 19), np.array([0.5, 0.5])
+    at = 0.5 * (edges[1:] + edges[:-1])
+
+    def law(*stds):
+        inner = np.stack([-0.5 * (at / std) ** 2 for std in stds])
+        logits = np.concatenate([inner[:, :1] - 1, inner, inner[:, -1:] - 1], axis=1)
+        return BarDistribution(logits[None, :, None], edges, tails)
+
+    y, f = law(0.5, 0.9), law(0.8, 0.4)  # at the first point f is wider
+    eye = np.broadcast_to(np.eye(2), (1, 2, 2))
+    found = BarPrediction(y, f.mean, f, (lambda: (eye, eye),))
+    np.testing.assert_allclose(
+        found.epistemic_std**2 + found.aleatoric_std**2, found.std**2, rtol=1e-12
+    )
+    assert found.epistemic_std[0, 0] == found.std[0, 0]
+    assert found.epistemic_std[1, 0] == pytest.approx(f.variance[0, 1, 0] ** 0.5)
+    for joint in (True, False):
+        drawn = found.sample(0, 20_000, joint=joint, noise=False)
+        np.testing.assert_allclose(drawn.std(axis=0), found.epistemic_std, rtol=0.03)
+        np.testing.assert_allclose(drawn.mean(axis=0), f.mean[0], atol=0.02)
+
+
+def test_a_target_without_a_scale_is_pointed_out(pfn):
+    for x, y in ((np.ones((1, 1)), [7.0]), (np.arange(5.0)[:, None], np.full(5, 7e6))):
+        with pytest.warns(UserWarning, match="y is constant"):
+            pfn.fit(x, y)
