@@ -96,7 +96,21 @@ class PFNPosterior:
             for a in (logits_y, logits_f)
         )
         parted = self.pfn.card.get("latent", "f") is not None
-        return BarPrediction(y, f.mean, f, (partial(self.correlations, x),), parted)
+        # Models of whole tables may have noise that differs from row to row; they keep their own units.
+        even = parted and "scaling" not in self.pfn.card
+        noise = self.noise_variance if even else None
+        return BarPrediction(y, f.mean, f, (partial(self.correlations, x),), parted, noise)
+
+    def noise_variance(self) -> np.ndarray:
+        """The variance of the noise (m,), in the units of y squared, at a typical row of the table."""
+        found: np.ndarray = self._noise * self.data.scaling.y_scale**2
+        return found
+
+    @cached_property
+    def _noise(self) -> np.ndarray:
+        """The variance of the noise (m,), scaled: the median over rows of the table of what y has beyond f."""
+        y, f = (self.pfn.law(a).variance for a in self.logits(self.data.x))
+        return np.median(np.maximum(y - f, 0.0), axis=0)
 
     def logits(self, scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n, m, k) of the bars of y and of f at scaled inputs, by chunks."""

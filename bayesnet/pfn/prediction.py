@@ -25,7 +25,8 @@ class BarPrediction(Prediction):
     `components`: the laws of y, a `BarDistribution` with leading axes (k, n, m), k = 1 but for an
     ensemble of views; `latent`: the laws of the function, without noise; `values` (k, n, m): their means.
     `joint`: for each view the correlations of the function and of y between the points,
-    (m, n, n) each, when called. `parted`: whether there is a law of the function at all; where a
+    (m, n, n) each, when called. `noise`: the variance (m,) of the noise at rows of the table, when called, if
+    it is known to be the same everywhere. `parted`: whether there is a law of the function at all; where a
     `NumpyroModel` names no such site, `latent` is the law of y, and what asks for the function
     raises `UnsupportedError`.
     """
@@ -33,6 +34,7 @@ class BarPrediction(Prediction):
     latent: BarDistribution
     joint: tuple[Callable[[], tuple[np.ndarray, np.ndarray]], ...]
     parted: bool = True
+    noise: Callable[[], np.ndarray] | None = None
 
     def _needs_function(self) -> None:
         if not self.parted:
@@ -43,10 +45,15 @@ class BarPrediction(Prediction):
 
     @property
     def epistemic_std(self) -> np.ndarray:
-        """The sd of the function, (n, m), from the head that was trained on noise-free values; that of y
-        where this is smaller, for the two heads are not quite of one mind."""
+        """The sd of the function, (n, m), from the head that was trained on noise-free values.
+
+        The two heads are not quite of one mind: it is at most what leaves an observation as much noise
+        as rows of the table have, or half of its variance.
+        """
         self._needs_function()
-        return np.minimum(np.sqrt(_variance(self.latent)), self.std)
+        whole = _variance(self.components)
+        noise = 0.0 if self.noise is None else np.minimum(self.noise(), 0.5 * whole)
+        return np.sqrt(np.minimum(_variance(self.latent), whole - noise))
 
     @property
     def aleatoric_std(self) -> np.ndarray:

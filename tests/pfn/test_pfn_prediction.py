@@ -215,6 +215,20 @@ def test_the_function_is_never_less_certain_than_an_observation():
         np.testing.assert_allclose(drawn.std(axis=0), found.epistemic_std, rtol=0.03)
         np.testing.assert_allclose(drawn.mean(axis=0), f.mean[0], atol=0.02)
 
+    # With noise that is the same everywhere an observation has no less of it than rows of the table.
+    even = BarPrediction(y, f.mean, f, (lambda: (eye, eye),), noise=lambda: np.array([0.04]))
+    np.testing.assert_allclose(even.aleatoric_std[0, 0], 0.2, rtol=1e-9)
+    assert even.epistemic_std[1, 0] == found.epistemic_std[1, 0]
+    much = BarPrediction(y, f.mean, f, (lambda: (eye, eye),), noise=lambda: np.array([9.0]))
+    np.testing.assert_allclose(much.epistemic_std[0], much.aleatoric_std[0])
+
+
+def test_the_noise_of_a_table_is_that_of_the_process(pfn, posterior):
+    scale = posterior.data.scaling.y_scale
+    np.testing.assert_allclose(posterior.noise_variance() / scale**2, NOISE**2, rtol=0.05)
+    far = posterior.predict([[40.0, 0.0]], warn=False)
+    assert far.aleatoric_std[0, 0] > 0
+
 
 def test_a_target_without_a_scale_is_pointed_out(pfn):
     for x, y in ((np.ones((1, 1)), [7.0]), (np.arange(5.0)[:, None], np.full(5, 7e6))):
