@@ -67,16 +67,23 @@ def as_matrix(
 
 def _no_number(array: np.ndarray, names: Any) -> str:
     """The first value that is no number, in words, with its column if that has a name."""
-    values = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
-    for column in range(values.shape[1]):
-        for value in values[:, column]:
-            try:
-                _as_numbers(np.array([value]) if array.dtype.kind == "O" else array[:0])
-            except (TypeError, ValueError):
-                named = names is not None and len(names) == values.shape[1]
-                where = f" in column {names[column]!r}" if named else ""
-                return f"{array.dtype} values such as {value!r}{where}"
+    values = np.atleast_1d(array)
+    values = values.reshape(len(values), -1)
+    for row, column in np.ndindex(values.shape):
+        value = values[row, column]
+        if array.dtype.kind != "O" or not _is_number(value):
+            named = names is not None and len(names) == values.shape[1]
+            where = f" in column {names[column]!r}" if named else ""
+            return f"{array.dtype} values such as {value!r}{where}"
     return f"{array.dtype} values"
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        _as_numbers(np.array([value], object))
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _as_numbers(array: np.ndarray) -> np.ndarray:

@@ -213,3 +213,11 @@ def test_the_value_that_is_no_number_is_named():
 
     with pytest.raises(bn.InputError, match=r"such as 'high' in column 'b'"):
         as_matrix(Frame(), "X")
+
+
+@pytest.mark.parametrize(
+    "value", ["many", np.array(["a", "b"]), [[1.0, "b"]], [None, "b"], {"a": 1}]
+)
+def test_what_is_no_matrix_of_numbers_is_refused(value):
+    with pytest.raises(bn.InputError, match="must hold numbers"):
+        as_matrix(value, "X")
