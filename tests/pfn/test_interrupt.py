@@ -12,6 +12,14 @@ from bayesnet.pfn.loop import run_loop
 from bayesnet.pfn.settings import Training
 
 
+@pytest.fixture(autouse=True)
+def usual():
+    """Python's own handler: a run in the background of a shell ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Counting:
     """An objective whose state counts its steps; Ctrl-C comes in the middle of one."""
 
