@@ -94,13 +94,14 @@ def _as_numbers(array: np.ndarray) -> np.ndarray:
         if any(isinstance(value, (str, bytes)) for value in array.ravel()):
             raise TypeError("text")
         # pandas' missing value has no conversion to float.
-        array = np.asarray(
-            [np.nan if v is None or _is_na(v) else v for v in array.ravel()]
-        ).reshape(array.shape)
+        array = np.asarray([np.nan if v is None or is_na(v) else v for v in array.ravel()]).reshape(
+            array.shape
+        )
         if array.dtype.kind not in "biufO":
             raise TypeError("not numbers")
     return array.astype(np.float64)
 
 
-def _is_na(value: Any) -> bool:
+def is_na(value: Any) -> bool:
+    """Whether a value is the missing one of pandas, whose comparisons have no truth value."""
     return type(value).__name__ in ("NAType", "NaTType")

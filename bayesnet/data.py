@@ -99,7 +99,13 @@ def identity(columns: int) -> tuple[np.ndarray, np.ndarray]:
 def standardization(
     a: np.ndarray, weight: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (ddof 0) of each column; scale 1 where it is constant.
+    """Mean and standard deviation (ddof 0) of each column; scale 1 where it is constant, as of `moments`."""
+    loc, scale = moments(a, weight)
+    return loc, np.where(is_constant(loc, scale), 1.0, scale)
+
+
+def moments(a: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (ddof 0) of each column.
 
     Of a matrix (n, d), over the values that are not NaN, each row counted `weight` (n,) times;
     where none is missing, of any number of matrices (..., n, d).
@@ -118,7 +124,7 @@ def standardization(
         known = np.where(present, a, 0.0)
         loc = (share * known).sum(axis=0) / total
         scale = np.sqrt((share * (known - loc) ** 2).sum(axis=0) / total)
-    return loc, np.where(is_constant(loc, scale), 1.0, scale)
+    return loc, scale
 
 
 def is_constant(loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -127,6 +133,11 @@ def is_constant(loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
     Relative to the values, so that the units of a column never decide.
     """
     return scale <= 1e-12 * np.abs(loc)
+
+
+def tells_no_scale(y: np.ndarray, weight: np.ndarray | None = None) -> bool:
+    """Whether a column of targets (n, m), NaN where missing, is constant where rows count."""
+    return bool(is_constant(*moments(y, weight)).any())
 
 
 def standardize(x: ArrayLike) -> np.ndarray:

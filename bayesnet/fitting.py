@@ -21,15 +21,15 @@ from bayesnet.data import (
     Scaling,
     check_table,
     check_weight,
-    is_constant,
     make_data,
+    tells_no_scale,
 )
 from bayesnet.defaults import default_target, resolve_prior
 from bayesnet.diagnostics.convergence import warn_if_untrusted
 from bayesnet.inference import Inference, resolve_inference
 from bayesnet.likelihoods import resolve_likelihood
 from bayesnet.likelihoods.base import refuse_y_var
-from bayesnet.pfn.preset import fit_pfn, is_amortised, is_pfn
+from bayesnet.pfn.preset import fit_pfn, is_trained
 
 # What to do about targets that are NaN.
 MISSING = ("error", "mask")
@@ -90,7 +90,7 @@ def fit(
         UnsupportedError: a method that cannot condition this prior, `y_var` for a likelihood
             that has no use for it.
     """
-    if is_pfn(inference) or is_amortised(inference):
+    if is_trained(inference):
         rest = {"y_var": y_var, "sample_weight": sample_weight, "init": init, "scaling": scaling}
         with devices.using(device):
             return fit_pfn(inference, prior, target, likelihood, X, y, warn=warn, **rest)
@@ -174,14 +174,9 @@ def _warn_if_constant(likelihood: Any, data: Data) -> None:
     """A table without any variation tells no scale of y: it is only centred."""
     if not likelihood.scales_targets or data.num_rows < 2:
         return
-    rows = data.rows
-    share = np.asarray(rows.mask)[:, None] * np.ones(rows.y.shape[1])
-    share = share if rows.observed is None else share * np.asarray(rows.observed)
-    share = share if rows.weight is None else share * np.asarray(rows.weight)[:, None]
-    y, total = np.asarray(rows.y, np.float64), np.maximum(share.sum(axis=0), 1e-300)
-    loc = (share * y).sum(axis=0) / total
-    std = np.sqrt((share * (y - loc) ** 2).sum(axis=0) / total)
-    if is_constant(data.scaling.y_out(loc), std * data.scaling.y_scale).any():
+    given = data.rows.weight
+    weight = None if given is None else np.asarray(given, np.float64)[: data.num_rows]
+    if tells_no_scale(data.scaling.y_out(data.y.astype(np.float64)), weight):
         warnings.warn(NO_SCALE, UserWarning, stacklevel=3)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import RandomSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from bayesnet._errors import InputError
 from bayesnet.bo.space import Space
@@ -30,10 +29,10 @@ def uniform(state: int, number: int, name: str, dist: BaseDistribution) -> Any:
     return space.decode(rng.uniform(size=space.columns))[name]
 
 
-class NumberedRandomSampler(BaseSampler):
+class NumberedRandomSampler(RandomSampler):
     """Random search that workers and restarts share: no two trials have the same draws.
 
-    Optuna's `RandomSampler` with a seed begins anew in every process, with the same points.
+    Optuna's own, with a seed, begins anew in every process, with the same points.
 
     Args:
         seed: random if None. Raises `InputError` below 0.
@@ -41,30 +40,10 @@ class NumberedRandomSampler(BaseSampler):
 
     def __init__(self, seed: int | None = None) -> None:
         self._state = state_of(seed)
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """No parameter depends on others."""
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+        super().__init__(seed)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
         """A uniform draw."""
         return uniform(self._state, trial.number, param_name, param_distribution)
-
-    def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """Nothing to do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.search_space import intersection_search_space
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
 from bayesnet._errors import InputError, UnsupportedError
@@ -73,17 +73,11 @@ class BayesNetSampler(BaseSampler):
     ) -> None:
         if n_startup_trials is not None and n_startup_trials < 1:
             raise InputError(f"n_startup_trials must be at least 1, got {n_startup_trials}.")
-        self._settings = {
-            "inference": inference,
-            "prior": prior,
-            "target": target,
-            "likelihood": likelihood,
-            "device": device,
-        }
-        settings = LoopSettings(**self._settings)  # unknown names are refused here
+        # Unknown names are refused here.
+        self._settings = LoopSettings(inference, prior, target, likelihood, device=device)
         self._space = None if space is None else Space.of(space)
         self._acquisition = check_acquisition(acquisition)
-        if acquisition == "thompson" and not settings.draws_functions:
+        if acquisition == "thompson" and not self._settings.draws_functions:
             raise UnsupportedError(
                 "Thompson sampling needs functions drawn from the model, which this surrogate does not give: "
                 "use another acquisition, or a surrogate such as 'hmc'."
@@ -98,7 +92,7 @@ class BayesNetSampler(BaseSampler):
     @property
     def max_trials(self) -> int | None:
         """The most complete trials that the surrogate can be fitted to, or None."""
-        return LoopSettings(**self._settings).max_rows
+        return self._settings.max_rows
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings only: chains warm up again in another process."""
@@ -153,15 +147,6 @@ class BayesNetSampler(BaseSampler):
         """A uniform draw, for parameters outside the relative space."""
         return uniform(self._seed, trial.number, param_name, param_distribution)
 
-    def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """Nothing to do: everything is read from the study."""
-
     def _startup(self, space: Space) -> int:
         if self._n_startup is not None:
             return self._n_startup
@@ -181,7 +166,7 @@ class BayesNetSampler(BaseSampler):
         seed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0] >> 2)
         with self._lock:
             if self._loop is None or not self._loop.serves(study, space):
-                settings = LoopSettings(**self._settings, maximize=maximize)
+                settings = replace(self._settings, maximize=maximize)
                 self._loop = _Loop(study, space, LoopState(space.bounds, settings))
             state = self._loop.fitted(seen, seed)
             point = self._propose(state, space, seen, seed)

@@ -21,7 +21,7 @@ from bayesnet.bo.scaling import BIGGEST, robust_scale, winsorise
 from bayesnet.data import Scaling, check_table
 from bayesnet.inference import HMC, NUTS, resolve_inference
 from bayesnet.likelihoods import resolve_likelihood
-from bayesnet.pfn.preset import is_amortised, is_pfn, trained_weights
+from bayesnet.pfn.preset import is_trained, trained_weights
 from bayesnet.posterior import FunctionDraws
 from bayesnet.surrogates import Surrogate
 from bayesnet.surrogates.checks import check_likelihood, check_method
@@ -48,8 +48,7 @@ def loop_inference(inference: Any) -> Any:
         return LOOP_HMC
     if inference == "nuts":
         return LOOP_NUTS
-    trained = is_pfn(inference) or is_amortised(inference)
-    return inference if trained else resolve_inference(inference)
+    return inference if is_trained(inference) else resolve_inference(inference)
 
 
 @dataclass(frozen=True)
@@ -82,15 +81,12 @@ class LoopSettings:
     @property
     def draws_functions(self) -> bool:
         """Whether the surrogate is a set of function draws: not a process, and no PFN."""
-        trained = is_pfn(self.inference) or is_amortised(self.inference)
-        return not trained and not hasattr(self.inference, "choose_prior")
+        return not is_trained(self.inference) and not hasattr(self.inference, "choose_prior")
 
     @property
     def max_rows(self) -> int | None:
         """The most trials that the surrogate can be fitted to, if there is a limit: that of trained weights."""
-        if not (is_pfn(self.inference) or is_amortised(self.inference)):
-            return None
-        return trained_weights(self.inference).max_rows
+        return trained_weights(self.inference).max_rows if is_trained(self.inference) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,15 +89,17 @@ def fit(
     if not 0 <= test_fraction < 1:
         raise InputError(f"--test-fraction must lie in [0, 1), got {test_fraction}.")
     out = data.with_suffix(".bayesnet") if out is None else out
-    if not out.resolve().parent.is_dir():
-        raise InputError(f"Cannot save to {out}: there is no folder {out.resolve().parent}.")
-    if out.is_dir():
-        raise InputError(f"Cannot save to {out}: it is a folder, and --out names a file.")
     table = read_csv(data)
     inputs, targets = split_columns(table, target, drop or [])
     fix = (
         "Fill in or remove such rows; encode text as numbers; leave a column out with --drop NAME."
     )
+
+    from bayesnet.data import NO_SCALE, tells_no_scale
+    from bayesnet.fitting import fit as condition
+    from bayesnet.posterior.saving import check_place
+
+    check_place(out)
     law = laws.make_likelihood(likelihood, noise_std)
     of_targets = (
         fix if laws.has_classes(law) else f"{fix} For classes pass --likelihood categorical."
@@ -107,8 +108,6 @@ def fit(
     # The classes are those of the whole table: a rare one may be held out.
     law, _ = law.encode(y)
     train, test = _split(len(x), test_fraction, seed)
-
-    from bayesnet.fitting import fit as condition
 
     settings = {"chains": chains, "warmup": warmup, "draws": draws, "members": members}
     method = _method(inference, **settings, inducing=inducing)
@@ -127,22 +126,19 @@ def fit(
             process = None
     first = "Matching the prior, then " if network is not None else ""
     say(f"{len(train)} rows, {len(inputs)} input columns. {first}{method} ...")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        posterior = condition(
-            network,
-            x[train],
-            y[train],
-            target=process,
-            likelihood=law,
-            inference=method,
-            seed=seed,
-            device=device,
-        )
-    for warning in caught:
-        # The table below says in words whether the run can be trusted.
-        if warning.category is UserWarning:
-            say(f"Warning: {warning.message}")
+    if law.scales_targets and len(train) > 1 and tells_no_scale(y[train]):
+        say(f"Warning: {NO_SCALE}")
+    posterior = condition(
+        network,
+        x[train],
+        y[train],
+        target=process,
+        likelihood=law,
+        inference=method,
+        seed=seed,
+        device=device,
+        warn=False,  # the table below says it in words
+    )
     Model(posterior, inputs, targets).save(out)
     show(_summary(posterior, data, inputs, targets, len(train), len(test)))
     show(_quality(posterior, x, y, targets, train, test))

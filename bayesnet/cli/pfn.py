@@ -15,7 +15,7 @@ from bayesnet.cli import _process as options
 from bayesnet.cli._console import facts, plain_errors, say, show
 from bayesnet.cli._likelihood import class_columns
 from bayesnet.cli._table import read_csv, split_columns
-from bayesnet.cli.predict import columns_of, write_columns
+from bayesnet.cli.predict import FIX, columns_of, write_columns
 
 pfn_app = typer.Typer(
     name="pfn",
@@ -64,15 +64,14 @@ def train_command(
 
     bayesnet pfn train mine.toml --out mine.safetensors
     """
-    if not out.resolve().parent.is_dir():
-        raise InputError(f"Cannot write {out}: there is no folder {out.resolve().parent}.")
-
     from bayesnet.devices import using
     from bayesnet.pfn.amortised import train_process
     from bayesnet.pfn.classifier import train_classifier
     from bayesnet.pfn.configurations import read_configuration
     from bayesnet.pfn.pfn import train_long, train_quadrature, train_tasks
+    from bayesnet.posterior.saving import check_place
 
+    check_place(out)
     configuration = read_configuration(config)
     asked = {"steps": steps, "seed": seed, "precision": precision, "devices": devices}
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
@@ -153,8 +152,7 @@ def predict_command(
     missing = [name for name in inputs if name not in new.names]
     if missing:
         raise InputError(f"{data} lacks columns of {train}: {', '.join(missing)}.")
-    fix = "Fill in or remove such rows."
-    x, x_new = known.numbers(inputs, fix), new.numbers(inputs, fix)
+    x, x_new = known.numbers(inputs, FIX), new.numbers(inputs, FIX)
 
     from bayesnet.devices import using
     from bayesnet.pfn.classifier import ClassPFN
@@ -166,7 +164,7 @@ def predict_command(
     with using(device):
         pfn = load(weights) if is_file else PFN.from_pretrained(weights)
         if isinstance(pfn, ClassPFN):
-            labels = known.labels(target, fix)
+            labels = known.labels(target, FIX)
             posterior: Any = pfn.cast(np.float32).fit(
                 x,
                 labels,
@@ -178,7 +176,7 @@ def predict_command(
             )
         else:
             pfn = PFN.load(weights) if is_file else pfn  # refuses what is no PFN
-            numbers = known.numbers(targets, f"{fix} For classes pass --weights classifier.")
+            numbers = known.numbers(targets, f"{FIX} For classes pass --weights classifier.")
             posterior = pfn.fit(x, numbers, longer=longer, seed=seed)
         prediction = posterior.predict(x_new)
     if isinstance(pfn, ClassPFN):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,10 +59,18 @@ def predict(
         prediction = fitted.posterior.predict(x)
         if laws.has_classes(fitted.posterior.likelihood):
             columns, what = laws.class_columns(prediction), "predictions with probabilities"
+
+            def judge(rows: np.ndarray, y: np.ndarray) -> list[str]:
+                known = prediction if rows.all() else fitted.posterior.predict(x[rows])
+                return [laws.class_scores(known, y)]
         else:
             low, high = prediction.interval(level)
             columns = columns_of(prediction, low, high, fitted.targets)
             what = f"predictions with {level:.0%} intervals"
+
+            def judge(rows: np.ndarray, y: np.ndarray) -> list[str]:
+                return _errors(prediction.mean[rows], low[rows], high[rows], y)
+
         if out is None:
             write_columns(sys.stdout, columns)
         else:
@@ -70,7 +79,7 @@ def predict(
             say(f"{len(x)} {what} written to {out}.")
         # What is wrong with targets must not cost the predictions, which do not need them.
         try:
-            scores = _scores(fitted, table, x, prediction, level)
+            scores = _scores(fitted, table, judge)
         except InputError as error:
             say(f"Not scored against {', '.join(fitted.targets or ())}: {error}")
             return
@@ -79,27 +88,21 @@ def predict(
 
 
 def _scores(
-    fitted: Model, table: Table, x: np.ndarray, prediction: Any, level: float
+    fitted: Model, table: Table, judge: Callable[[np.ndarray, np.ndarray], list[str]]
 ) -> dict[str, str]:
-    """How good the predictions are, a line a target, on the rows of the file that have all of these."""
+    """What `judge(rows, y)` says of each target, on the rows of the file (n,) that have all of these."""
     targets, law = fitted.targets or (), fitted.posterior.likelihood
     if fitted.inputs is None or not targets or not set(targets) <= set(table.names):
         return {}
-    classes = laws.has_classes(law)
-    rows = table.with_all(targets, labels=classes)
+    rows = table.with_all(targets, labels=laws.has_classes(law))
     if not rows.any():
         return {}
     y = laws.read_targets(table.only(rows), targets, law, FIX)
-    if not rows.all():
-        prediction = fitted.posterior.predict(x[rows])
-    if classes:
-        return {targets[0]: laws.class_scores(prediction, y)}
-    return dict(zip(targets, _errors(prediction, level, y), strict=True))
+    return dict(zip(targets, judge(rows, y), strict=True))
 
 
-def _errors(prediction: Any, level: float, y: np.ndarray) -> list[str]:
-    low, high = prediction.interval(level)
-    rmse = np.sqrt(np.mean((prediction.mean - y) ** 2, axis=0))
+def _errors(mean: np.ndarray, low: np.ndarray, high: np.ndarray, y: np.ndarray) -> list[str]:
+    rmse = np.sqrt(np.mean((mean - y) ** 2, axis=0))
     covered = ((low <= y) & (y <= high)).mean(axis=0)
     return [
         f"RMSE {error:.4g}; {share:.0%} of {len(y)} rows in the interval"

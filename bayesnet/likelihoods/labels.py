@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import entr, logsumexp
 
 from bayesnet._errors import InputError
+from bayesnet._matrix import is_na
 from bayesnet._types import ArrayLike
 
 SHOWN = 8
@@ -54,8 +55,7 @@ def as_labels(y: ArrayLike) -> np.ndarray:
 def _one_type(labels: np.ndarray) -> np.ndarray:
     """An object array as one of a NumPy type; text and numbers together are refused."""
     for row, value in enumerate(labels):
-        # pandas' NA is first: its comparisons have no truth value.
-        if value is None or type(value).__name__ in ("NAType", "NaTType") or value != value:
+        if value is None or is_na(value) or value != value:
             raise _missing(row)
     text = [isinstance(value, str) for value in labels]
     if any(text) and not all(text):

@@ -98,12 +98,12 @@ def run_loop(
                     f"Training diverged at step {done} (the loss is not finite): lower learning_rate, "
                     "or check that draws of the prior are of order 1."
                 )
-            if folder is not None and (done == end or time.monotonic() - kept > EVERY):
+            leave = interrupt.asked
+            due = done == end or leave or time.monotonic() - kept > EVERY
+            if folder is not None and due:
                 keep(folder / CHECKPOINT, state, done, objective.identity())
                 kept = time.monotonic()
-            if interrupt.asked:
-                if folder is not None:
-                    keep(folder / CHECKPOINT, state, done, objective.identity())
+            if leave:
                 raise KeyboardInterrupt
             if done % log_every == 0 or done == end:
                 if folder is not None:

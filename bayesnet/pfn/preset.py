@@ -34,6 +34,11 @@ def is_amortised(inference: Any) -> bool:
     return named or isinstance(inference, AmortisedProcess)
 
 
+def is_trained(inference: Any) -> bool:
+    """Whether `inference` of `bn.fit` is, or names, trained weights."""
+    return is_pfn(inference) or is_amortised(inference)
+
+
 def trained_weights(inference: Any, *, of_classes: bool = False) -> Any:
     """The `PFN`, `ClassPFN` or `AmortisedProcess` that `inference` of `bn.fit` is or names."""
     if isinstance(inference, (PFN, AmortisedProcess, ClassPFN)):

@@ -9,7 +9,7 @@ import numpy as np
 
 from bayesnet._errors import InputError, unknown_name
 from bayesnet._types import ArrayLike
-from bayesnet.data import NO_SCALE, Data, Scaling, check_table, is_constant, make_data
+from bayesnet.data import NO_SCALE, Data, Scaling, check_table, make_data, tells_no_scale
 
 # What to do with tables of more rows than the weights were trained for.
 LONGER = ("error", "subsample")
@@ -87,7 +87,7 @@ def prepare(
     if scaling is None:
         scaling = Scaling.from_data(x_matrix, y_matrix)
         # Of one row too: it is a table as any other, and its law is in units of the prior.
-        if warn and is_constant(y_matrix.mean(axis=0), y_matrix.std(axis=0)).any():
+        if warn and tells_no_scale(y_matrix):
             warnings.warn(NO_SCALE, stacklevel=3)
     if warn and d not in limits.dims:
         warnings.warn(

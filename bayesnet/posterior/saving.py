@@ -134,9 +134,7 @@ def save(obj: Any, path: str | Path) -> None:
     `InputError` for a folder, or a file in one that is not there.
     """
     path = Path(path)
-    if path.is_dir() or not path.resolve().parent.is_dir():
-        what = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-        raise InputError(f"Cannot save to {path}: {what}.")
+    check_place(path)
     tensors: dict[str, np.ndarray] = {}
     description = json.dumps(_describe(obj, "root", tensors), sort_keys=True)
     metadata = {
@@ -154,6 +152,14 @@ def save(obj: Any, path: str | Path) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_place(path: Path) -> None:
+    """Raises `InputError` for a folder, or a file in one that is not there: before long work, too."""
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"Cannot save to {path}: there is no folder {path.resolve().parent}.")
+    if path.is_dir():
+        raise InputError(f"Cannot save to {path}: it is a folder, and a file is written.")
 
 
 def load(path: str | Path, network: Any = None) -> Any:

@@ -11,6 +11,9 @@ from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet.inference import PRESETS, NTKEnsemble, ProcessLaplace, SparseVariational
 
 DTYPES = (torch.float32, torch.float64)
+# Methods whose posterior BoTorch cannot be given; and names that stand for trained weights.
+NO_SURROGATE = (ProcessLaplace, SparseVariational, NTKEnsemble)
+TRAINED = ("amortised", "pfn")
 
 
 def check_settings(dtype: Any, max_draws: int | None) -> None:
@@ -30,11 +33,6 @@ def check_likelihood(likelihood: Any) -> Any:
             "LaplaceLikelihood, or bn.fit and its predictions."
         )
     return likelihood
-
-
-# Methods whose posterior BoTorch cannot be given; and names that stand for trained weights.
-NO_SURROGATE = (ProcessLaplace, SparseVariational, NTKEnsemble)
-TRAINED = ("amortised", "pfn")
 
 
 def names() -> tuple[str, ...]:
