@@ -34,7 +34,7 @@ lint: install
 	$(BIN)/mypy
 
 docs: install
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv .jax_cache .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info site
