@@ -16,6 +16,7 @@ PACKAGE = Path(bn.__file__).parent
 # In the order in which data flows; a file may import its own room and those before it.
 ROOMS = (
     "_errors",
+    "_renamed",
     "_types",
     "_matrix",
     "data",

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
 from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._renamed import renamed
 from bayesnet.bo.acquisition import Problem, check_acquisition
 from bayesnet.bo.optimise import Search
 from bayesnet.bo.random_sampler import state_of, uniform
@@ -29,6 +30,7 @@ from bayesnet.bo.workers import mark
 AVOIDED = 20
 
 
+@renamed(inference="surrogate")
 class BayesNetSampler(BaseSampler):
     """Bayesian optimization with a network surrogate, as a sampler of Optuna.
 
@@ -38,7 +40,7 @@ class BayesNetSampler(BaseSampler):
     raise. Conditional parameters (not in every complete trial) are drawn at random.
 
     Args:
-        inference: "hmc", "nuts", "pfn", or a method such as `bn.HMC(chains=4)`.
+        surrogate: "hmc", "nuts", "pfn", or a method such as `bn.HMC(chains=4)`.
         space: what `minimize` takes; if None it is read off the complete trials, and the first
             trial is random.
         prior, target, likelihood: as for `bn.fit`; the default prior is matched once.
@@ -57,7 +59,7 @@ class BayesNetSampler(BaseSampler):
 
     def __init__(
         self,
-        inference: Any = "hmc",
+        surrogate: Any = "hmc",
         *,
         space: Any = None,
         prior: Any = None,
@@ -74,7 +76,7 @@ class BayesNetSampler(BaseSampler):
         if n_startup_trials is not None and n_startup_trials < 1:
             raise InputError(f"n_startup_trials must be at least 1, got {n_startup_trials}.")
         # Unknown names are refused here.
-        self._settings = LoopSettings(inference, prior, target, likelihood, device=device)
+        self._settings = LoopSettings(surrogate, prior, target, likelihood, device=device)
         self._space = None if space is None else Space.of(space)
         self._acquisition = check_acquisition(acquisition)
         if acquisition == "thompson" and not self._settings.draws_functions:

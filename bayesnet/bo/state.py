@@ -16,6 +16,7 @@ import torch
 
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
+from bayesnet._renamed import renamed, warn_renamed
 from bayesnet._types import ArrayLike
 from bayesnet.bo.scaling import BIGGEST, robust_scale, winsorise
 from bayesnet.data import Scaling, check_table
@@ -39,18 +40,19 @@ RERUNS = 2
 GROWTH = 2.0
 
 
-def loop_inference(inference: Any) -> Any:
+def loop_inference(surrogate: Any) -> Any:
     """The method that a name means in a loop: smaller chains; a method passes through.
 
     Raises `InputError` for an unknown name.
     """
-    if inference == "hmc":
+    if surrogate == "hmc":
         return LOOP_HMC
-    if inference == "nuts":
+    if surrogate == "nuts":
         return LOOP_NUTS
-    return inference if is_trained(inference) else resolve_inference(inference)
+    return surrogate if is_trained(surrogate) else resolve_inference(surrogate)
 
 
+@renamed(inference="surrogate")
 @dataclass(frozen=True)
 class LoopSettings:
     """What stays the same over a study.
@@ -58,7 +60,7 @@ class LoopSettings:
     Raises `UnsupportedError` for a likelihood of classes or counts.
 
     Args:
-        inference: "hmc", "nuts" (small chains), "pfn" or a `bn.PFN`, or a method such as
+        surrogate: "hmc", "nuts" (small chains), "pfn" or a `bn.PFN`, or a method such as
             `bn.HMC(chains=4)`.
         prior, target, likelihood: as for `bn.fit`; the prior is matched at the first step.
         maximize: which tail of y is the good one (the other is winsorised).
@@ -66,7 +68,7 @@ class LoopSettings:
         warn: warn at every step that has not converged; off, as short chains often have not.
     """
 
-    inference: Any = "hmc"
+    surrogate: Any = "hmc"
     prior: Any = None
     target: Any = None
     likelihood: Any = None
@@ -75,18 +77,29 @@ class LoopSettings:
     warn: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inference", loop_inference(check_method(self.inference)))
+        object.__setattr__(self, "surrogate", loop_inference(check_method(self.surrogate)))
         check_likelihood(resolve_likelihood(self.likelihood))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Pickles of samplers know `surrogate` by its old word."""
+        word = {"inference": "surrogate"}
+        self.__dict__.update({word.get(name, name): value for name, value in state.items()})
+
+    @property
+    def inference(self) -> Any:
+        """The old word for `surrogate`."""
+        warn_renamed("LoopSettings.inference", "surrogate")
+        return self.surrogate
 
     @property
     def draws_functions(self) -> bool:
         """Whether the surrogate is a set of function draws: not a process, and no PFN."""
-        return not is_trained(self.inference) and not hasattr(self.inference, "choose_prior")
+        return not is_trained(self.surrogate) and not hasattr(self.surrogate, "choose_prior")
 
     @property
     def max_rows(self) -> int | None:
         """The most trials that the surrogate can be fitted to, if there is a limit: that of trained weights."""
-        return trained_weights(self.inference).max_rows if is_trained(self.inference) else None
+        return trained_weights(self.surrogate).max_rows if is_trained(self.surrogate) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +177,8 @@ class LoopState:
                 warn=settings.warn,
             )
 
-        shorter = _shorter(settings.inference)
-        model = fitted(self.model, self._start(cold), settings.inference if cold else shorter, 0)
+        shorter = _shorter(settings.surrogate)
+        model = fitted(self.model, self._start(cold), settings.surrogate if cold else shorter, 0)
         for attempt in range(RERUNS):
             if not _stuck(model.fitted):
                 break

@@ -16,7 +16,7 @@ def tiny_prior(in_dim):
 
 @pytest.fixture
 def tiny():
-    return {"inference": TINY, "prior": tiny_prior(2)}
+    return {"surrogate": TINY, "prior": tiny_prior(2)}
 
 
 @pytest.fixture(autouse=True)

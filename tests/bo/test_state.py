@@ -116,3 +116,20 @@ def test_names_mean_small_chains():
     assert loop_inference(TINY) is TINY
     with pytest.raises(bn.InputError, match="Did you mean 'hmc'"):
         loop_inference("hmcc")
+
+
+def test_the_old_word_for_a_surrogate_works_and_says_so():
+    with pytest.warns(FutureWarning, match="surrogate=") as caught:
+        old = LoopSettings(inference=TINY)
+    assert caught[0].filename == __file__
+    assert old == LoopSettings(TINY) == LoopSettings(surrogate=TINY)
+    with pytest.warns(FutureWarning, match="surrogate"):
+        assert old.inference is TINY
+    with pytest.warns(FutureWarning, match="surrogate="):
+        sampler = bn.bo.BayesNetSampler(inference="exact")
+    assert isinstance(sampler._settings.surrogate, bn.Exact)
+    with pytest.raises(TypeError, match="old word"):
+        LoopSettings(TINY, inference="exact", surrogate="hmc")
+    pickled = LoopSettings.__new__(LoopSettings)
+    pickled.__setstate__({"inference": TINY, "maximize": False})
+    assert pickled.surrogate is TINY

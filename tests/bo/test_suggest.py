@@ -121,7 +121,7 @@ def test_pending_points_repel(state, acquisition):
 
 def test_a_table_of_arrays_or_tensors(tiny):
     X = design(8)
-    options = {"surrogate": tiny["inference"], "prior": tiny["prior"], "seed": 2}
+    options = {"surrogate": tiny["surrogate"], "prior": tiny["prior"], "seed": 2}
     from_arrays = suggest((X, bowl(X)), BOUNDS, **options)
     tensors = (torch.as_tensor(X), torch.as_tensor(bowl(X)).unsqueeze(1))
     from_tensors = suggest(tensors, torch.as_tensor(BOUNDS), **options)
@@ -172,7 +172,7 @@ def test_points_of_a_thompson_batch_have_draws_of_their_own(state):
 )
 def test_bad_arguments_are_refused_in_words(change, words, tiny):
     X = design(6)
-    arguments = {"bounds": BOUNDS, "surrogate": tiny["inference"], "prior": tiny["prior"]}
+    arguments = {"bounds": BOUNDS, "surrogate": tiny["surrogate"], "prior": tiny["prior"]}
     with pytest.raises(InputError, match=words):
         suggest((X, bowl(X)), **{**arguments, **change})
 
@@ -189,7 +189,7 @@ def test_bad_arguments_are_refused_in_words(change, words, tiny):
 )
 def test_bad_tables_are_refused_in_words(data, words, tiny):
     with pytest.raises(InputError, match=words):
-        suggest(data, BOUNDS, surrogate=tiny["inference"], prior=tiny["prior"])
+        suggest(data, BOUNDS, surrogate=tiny["surrogate"], prior=tiny["prior"])
 
 
 def test_thompson_needs_functions():
