@@ -17,6 +17,9 @@ from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Bool, Float, OnHost
 
+# For users; the other names serve the rooms of the library.
+__all__ = ["Scaling", "standardize"]
+
 # What is said of targets that tell no scale.
 NO_SCALE = (
     "y is constant in the table, which says nothing of its scale: it is only centred, and functions and noise "

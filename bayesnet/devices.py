@@ -18,6 +18,9 @@ import numpy as np
 
 from bayesnet._errors import InputError
 
+# For users; the other names serve the rooms of the library.
+__all__ = ["describe", "resolve", "using"]
+
 T = TypeVar("T")
 R = TypeVar("R")
 

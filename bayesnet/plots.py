@@ -12,6 +12,8 @@ from bayesnet.priors.matching.lines import draw_lines
 from bayesnet.priors.matching.points import Box, as_point_law
 from bayesnet.priors.matching.target import draw_target
 
+__all__ = ["show_prior"]
+
 # Where functions are shown if nothing is said: scaled inputs (mean 0, sd 1) live here.
 DEFAULT_HALF_WIDTH = 3.0
 GRID = 150

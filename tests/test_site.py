@@ -30,8 +30,11 @@ VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "met
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        any(importlib.util.find_spec(name) is None for name in ("mkdocs", "material")),
-        reason="needs mkdocs-material (the extra docs)",
+        any(
+            importlib.util.find_spec(name) is None
+            for name in ("mkdocs", "material", "mkdocstrings")
+        ),
+        reason="needs mkdocs-material and mkdocstrings (the extra docs)",
     ),
 ]
 
