@@ -15,7 +15,6 @@ import bayesnet as bn
 from bayesnet import defaults
 from bayesnet.cli._environment import prepare
 from bayesnet.cli._space import make_space
-from bayesnet.cli._table import read_csv
 from bayesnet.cli.app import app
 
 SHORT = ["--chains", "2", "--warmup", "20", "--draws", "20", "--hidden", "5"]
@@ -215,14 +214,6 @@ def test_fit_refuses_a_bad_option(tmp_path, args, words):
     assert words in refused("fit", data, *target, *args)
 
 
-def test_csv_of_other_programs_is_read(tmp_path):
-    path = tmp_path / "excel.csv"
-    path.write_bytes("\ufefftemp; yield\r\n1; 2.5\r\n\r\n3; 4\r\n".encode())
-    table = read_csv(path)
-    assert table.names == ("temp", "yield")
-    assert table.numbers(table.names, "").tolist() == [[1, 2.5], [3, 4]]
-
-
 def test_devices_are_listed():
     code, out, _ = call("devices")
     assert code == 0
@@ -250,6 +241,12 @@ def bowl(p):
     return (p["a"] - 0.3) ** 2 + (0 if p["kind"] == "x" else 1)
 def broken(p):
     raise ValueError("the oven is off")
+class Spilt(Exception):
+    pass
+def clumsy(p):
+    if p["a"] > 0.5:
+        raise Spilt("all over")
+    return p["a"]
 """
 
 
@@ -279,6 +276,32 @@ def test_optimize_explains_a_failing_objective(objective):
     message = refused("optimize", f"{objective}:broken", "-p", "a=0:1", "--surrogate", "random")
     assert "ValueError: the oven is off" in message
     assert "line 5" in message
+    assert "--catch ValueError" in message
+
+
+@pytest.mark.parametrize(
+    "catch", ["ValueError", "KeyError,ValueError", "Exception", "builtins:ValueError"]
+)
+def test_optimize_goes_on_after_caught_exceptions(objective, catch):
+    args = ["-p", "a=0:1", "--surrogate", "random", "--n-trials", "2", "--catch", catch]
+    code, out, err = call("optimize", f"{objective}:broken", *args)
+    assert code == 0, err
+    assert err.count("failed (ValueError: the oven is off)") == 2
+    assert "No trial gave a value." in out
+
+
+def test_optimize_catches_an_exception_of_the_objectives_own_file(objective, tmp_path, caplog):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    args = ["-p", "a=0:1", "--surrogate", "random", "--n-trials", "8", "--storage", storage]
+    code, out, err = call("optimize", f"{objective}:clumsy", *args, "--catch", "Spilt")
+    assert code == 0, err
+    optuna = pytest.importorskip("optuna")
+    trials = optuna.load_study(study_name="bayesnet", storage=storage).trials
+    failed = [trial.params["a"] > 0.5 for trial in trials]
+    assert [trial.state.name == "FAIL" for trial in trials] == failed
+    assert 0 < sum(failed) < 8
+    assert f"Best of {8 - sum(failed)} trials" in out
+    assert "a (real, 0.0 to 1.0)" in caplog.text  # how the range was understood
 
 
 @pytest.mark.parametrize(
@@ -293,6 +316,12 @@ def test_optimize_explains_a_failing_objective(objective):
         (["{}:bowl", "-p", "a=2:1"], "lower bound must be below"),
         (["{}:bowl", "-p", "a=0:1:log"], "must start above 0"),
         (["{}:bowl", "-p", "a=low:1"], "bounds must be numbers"),
+        (["{}:bowl", "-p", "a=1_0:20"], "bounds must be numbers"),
+        (["{}:bowl", "-p", "a=0:1.5:int"], "must be whole numbers"),
+        (["{}:bowl", "-p", "a=0:inf"], "must be finite"),
+        (["{}:bowl", "-p", "a=1:2:log:log"], "is not NAME=LOW:HIGH"),
+        (["{}:bowl", "-p", "a=0:1", "--catch", "bowl"], "--catch takes exception classes"),
+        (["{}:bowl", "-p", "a=0:1", "--catch", "BaseException"], "--catch takes exception classes"),
         (["{}:bowl", "-p", "a=0:1", "-p", "a=0:2"], "given twice"),
         (["{}:bowl", "-p", "a=0:1", "--n-trials", "0"], "--n-trials"),
         (["{}:bowl", "-p", "a=0:1", "--surrogate", "hcm"], "Unknown surrogate"),
@@ -316,13 +345,20 @@ def test_spaces_are_read_from_options_and_files(tmp_path):
             }
         )
     )
-    space = make_space(["width=16:64:log", "bias=true,false"], path)
+    ranges = ["width=16:64:log:int", "bias=true,false", "temp=20:90", "time=1:60:int", "p=1:9:log"]
+    space = make_space([*ranges, "month=2020_01,2020_02"], path)
     dist = optuna.distributions
+    assert space["temp"] == dist.FloatDistribution(20.0, 90.0)
+    assert space["time"] == dist.IntDistribution(1, 60)
+    assert space["p"] == dist.FloatDistribution(1.0, 9.0, log=True)
+    assert space["month"] == ["2020_01", "2020_02"]
     assert space["lr"] == dist.FloatDistribution(1e-4, 1.0, log=True)
     assert space["depth"] == dist.IntDistribution(1, 8)
     assert space["act"] == ["tanh", "relu"]
     assert space["width"] == dist.IntDistribution(16, 64, log=True)
     assert space["bias"] == [True, False]
+    path.write_text('{"a": [1.0, 8.0], "b": {"low": 1, "high": 8, "int": false}}')
+    assert set(make_space([], path).values()) == {dist.FloatDistribution(1.0, 8.0)}
     path.write_text("[1]")
     with pytest.raises(bn.InputError, match="must hold an object"):
         make_space([], path)
@@ -522,17 +558,6 @@ def test_predictions_keep_all_digits(fitted, tmp_path):
     out = call("predict", fitted[0], new)[1]
     mean = bn.load(fitted[0])["posterior"].predict([[3, 4]]).mean[0, 0]
     assert float(out.splitlines()[1].split(",")[0]) == mean
-
-
-def test_labels_are_read_as_they_are_written(tmp_path):
-    def labels(*cells):
-        path = write_csv(tmp_path / "t.csv", "a,kind", [(1, c) for c in cells])
-        return read_csv(path).labels("kind", "").tolist()
-
-    assert labels("0", "1", "-3") == [0, 1, -3]
-    assert labels("1.0", "0.0") == [1, 0]
-    assert labels("007", "7") == ["007", "7"]
-    assert labels("none", "mild") == ["none", "mild"]
 
 
 def test_fit_refuses_a_folder_and_a_target_that_is_dropped(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import numbers
 import time
 import warnings
@@ -25,6 +26,7 @@ from bayesnet.bo.workers import WORKER_KEY, mark, retire_dead_trials, retry_call
 from bayesnet.inference import PRESETS
 from bayesnet.surrogates.checks import TRAINED, names
 
+_log = logging.getLogger(__name__)
 # Seconds between two looks at trials that other workers still run.
 POLL = 0.5
 SURPLUS_KEY = "bayesnet:surplus"
@@ -60,8 +62,9 @@ def minimize(
     Args:
         objective: a dictionary of parameters -> a number. NaN means that the trial failed; an
             exception ends the run unless its type is in `catch`.
-        space: name -> `(low, high)` (integers if both are), a list of choices, or an Optuna
-            distribution (log, step).
+        space: name -> `(low, high)`, a list of choices, or an Optuna distribution (log, step). Two
+            integers stay integers: `(20, 90)` are whole numbers, `(20.0, 90.0)` real ones. The log
+            says at the start how each was understood.
         surrogate: "hmc", "nuts", "sghmc", "ensemble", "exact", "infinite_width", "student_t", "pfn",
             "amortised" (these two up to 101 trials), a method such as `bn.HMC(chains=4)`, "random" (no
             surrogate), or any Optuna sampler.
@@ -107,6 +110,8 @@ def minimize(
             "more: use n_trials up to one more than that, or a surrogate such as 'hmc'."
         )
     study = open_study(storage, study_name, direction, sampler, space)
+    # At a level that is seen without any set-up: (20, 90) is easily meant as real numbers.
+    _log.warning(space.describe())
     _Run(objective, space, int(n_trials), tuple(callbacks), catch, progress).finish(study)
     return study
 

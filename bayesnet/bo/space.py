@@ -39,8 +39,9 @@ class Space:
         """The space that a user's dictionary describes.
 
         Args:
-            space: name -> `(low, high)` (integers if both are, else floats), a list of choices,
-                or an Optuna distribution (log, step). A `Space` passes through.
+            space: name -> `(low, high)`, a list of choices, or an Optuna distribution (log, step).
+                Two integers stay integers: `(20, 90)` are whole numbers, `(20.0, 90.0)` real ones.
+                A `Space` passes through.
 
         Raises `InputError` for an empty space, low >= high, bounds that are not finite numbers,
         repeated choices, or a value that is none of these.
@@ -85,6 +86,11 @@ class Space:
         for name, dist in self.distributions.items():
             flags[self._slices[name]] = not _is_continuous(dist)
         return flags
+
+    def describe(self) -> str:
+        """One line: each parameter, what numbers or choices it takes, and its range."""
+        named = [f"{name} ({_in_words(dist)})" for name, dist in self.distributions.items()]
+        return f"Searched are {', '.join(named)}."
 
     def encode(self, params: Mapping[str, Any]) -> np.ndarray:
         """The point (D,) of a full set of parameters (values outside their bounds are clipped)."""
@@ -176,6 +182,15 @@ def _choices(name: str, choices: list[Any]) -> CategoricalDistribution:
             f"Parameter {name!r}: the choices repeat themselves: {choices} (1, 1.0 and True are equal)."
         )
     return CategoricalDistribution(plain)
+
+
+def _in_words(dist: Any) -> str:
+    if isinstance(dist, CategoricalDistribution):
+        shown = ", ".join(map(str, dist.choices[:5])) + (", ..." if len(dist.choices) > 5 else "")
+        return f"choices: {shown}"
+    kind = "whole numbers" if isinstance(dist, IntDistribution) else "real"
+    step = f", step {dist.step}" if dist.step not in (None, 1) else ""
+    return f"{kind}, {dist.low} to {dist.high}{', log scale' if dist.log else ''}{step}"
 
 
 def _width(dist: BaseDistribution) -> int:

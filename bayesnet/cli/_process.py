@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bayesnet._errors import InputError
+from bayesnet.cli._numbers import as_whole
 
 Kernel = Annotated[
     str | None,
@@ -33,12 +34,12 @@ def make_network(hidden: str, activation: str) -> Any:
     """The network that the options state."""
     from bayesnet.networks import MLP
 
-    try:
-        widths = tuple(int(width) for width in hidden.split(",") if width.strip())
-    except ValueError as error:
+    parts = [width.strip() for width in hidden.split(",") if width.strip()]
+    widths = tuple(width for width in map(as_whole, parts) if width is not None)
+    if len(widths) < len(parts):
         raise InputError(
             f"--hidden takes whole numbers separated by commas, as in 50,50; got {hidden!r}."
-        ) from error
+        )
     return MLP(widths, activation)
 
 

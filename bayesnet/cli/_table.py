@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from bayesnet._errors import InputError, unknown_name
+from bayesnet.cli._console import say
+from bayesnet.cli._csv import read_rows
+from bayesnet.cli._numbers import as_float, as_whole
 
-SEPARATORS = ",;\t"
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
+# What other programs write for a missing value, in small letters.
+MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none", "?"}
 # A class may well be called "none".
 NO_LABEL = MISSING - {"none"}
 
@@ -30,6 +32,7 @@ class Table:
     def numbers(self, columns: Sequence[str], fix: str) -> np.ndarray:
         """The given columns as float64 (n, k).
 
+        Numbers have a decimal point and ASCII digits; "2020_01" is text, "NA" and "nan" are missing.
         Raises `InputError` for text, missing and infinite values: every bad column at once,
         each with its first bad line, then `fix`, which says what to do.
         """
@@ -87,55 +90,46 @@ class Table:
 def _whole(text: str) -> int | None:
     """A whole number as it is usually written, also as "1.0" (pandas, of a column with gaps)."""
     digits = text.removesuffix(".0")
-    try:
-        return int(digits) if str(int(digits)) == digits else None
-    except ValueError:
-        return None
+    number = as_whole(digits)
+    return number if number is not None and str(number) == digits and abs(number) < 2**63 else None
 
 
 def _parse(text: str) -> tuple[float, str]:
     if text.lower() in MISSING:
         return math.nan, "a missing value"
-    try:
-        value = float(text)
-    except ValueError:
-        return math.nan, "text"
+    value = as_float(text)
+    if value is None:
+        comma = text.count(",") == 1 and as_float(text.replace(",", ".")) is not None
+        return math.nan, "a decimal comma (write a point)" if comma else "text"
     return value, "" if math.isfinite(value) else "an infinite value"
 
 
 def read_csv(path: Path) -> Table:
     """The table in `path`: one header line, then rows separated by commas, semicolons or tabs.
 
+    Cells in quotes may hold separators, line breaks and doubled quotes. A row of blank cells is a
+    row (of missing values); lines without anything are left out, which is said on stderr.
+
     Raises `InputError` for a file that is missing, empty, not text, without rows, with repeated
     or empty names, or with rows of another length than the header.
     """
-    if not path.is_file():
-        raise InputError(f"No file at {path}.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file in UTF-8: save it as CSV (UTF-8).") from error
-    lines = text.splitlines()
-    if not lines:
-        raise InputError(f"{path} is empty: expected a header line with column names, then rows.")
-    separator = max(SEPARATORS, key=lines[0].count)
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    try:
-        rows = [([cell.strip() for cell in row], reader.line_num) for row in reader if any(row)]
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: {error}.") from error
-    names = _check_header(path, rows[0][0] if rows else [])
-    for row, line in rows[1:]:
-        if len(row) != len(names):
+    rows, blank = read_rows(path)
+    names = _check_header(path, rows[0].cells)
+    for row in rows[1:]:
+        if len(row.cells) != len(names):
             raise InputError(
-                f"{path}, line {line}: {len(row)} values, but {len(names)} columns in the header."
+                f"{path}, line {row.line}: {len(row.cells)} values, but {len(names)} columns in the "
+                "header."
             )
     if len(rows) < 2:
         raise InputError(f"{path} has a header but no rows.")
-    return Table(path, names, tuple(tuple(r) for r, _ in rows[1:]), tuple(n for _, n in rows[1:]))
+    if blank:
+        shown = ", ".join(map(str, blank[:5])) + (", ..." if len(blank) > 5 else "")
+        say(f"{path}: blank lines are left out ({shown}).")
+    return Table(path, names, tuple(r.cells for r in rows[1:]), tuple(r.line for r in rows[1:]))
 
 
-def _check_header(path: Path, header: list[str]) -> tuple[str, ...]:
+def _check_header(path: Path, header: tuple[str, ...]) -> tuple[str, ...]:
     if all(_parse(name)[1] == "" for name in header):
         raise InputError(
             f"{path} starts with numbers: its first line must name the columns, as in 'age,dose,y'."
@@ -145,7 +139,7 @@ def _check_header(path: Path, header: list[str]) -> tuple[str, ...]:
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise InputError(f"{path}: the header repeats {', '.join(map(repr, repeated))}.")
-    return tuple(header)
+    return header
 
 
 def split_columns(

@@ -13,7 +13,8 @@ import typer
 from bayesnet._errors import BayesNetError, InputError
 from bayesnet.cli import _process as options
 from bayesnet.cli._console import facts, plain_errors, say, show
-from bayesnet.cli._space import load_objective, make_space
+from bayesnet.cli._objective import load_exceptions, load_objective
+from bayesnet.cli._space import make_space
 
 
 @plain_errors
@@ -24,7 +25,12 @@ def optimize(
     ],
     param: Annotated[
         list[str] | None,
-        typer.Option("--param", "-p", help="name=low:high, name=low:high:log or name=a,b,c"),
+        typer.Option(
+            "--param",
+            "-p",
+            help="name=low:high (real numbers), name=low:high:int (whole numbers), either with :log, "
+            "or name=a,b,c (choices)",
+        ),
     ] = None,
     space: Annotated[Path | None, typer.Option(help="JSON file with the ranges")] = None,
     n_trials: Annotated[int, typer.Option(help="Trials in all, over workers and restarts")] = 50,
@@ -32,6 +38,13 @@ def optimize(
         bool, typer.Option("--maximize", help="Look for the largest value")
     ] = False,
     surrogate: Annotated[str, typer.Option(help="The model of the objective")] = "hmc",
+    catch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exception of the objective that fails its trial and not the run, as ValueError "
+            "(Exception: all), module:Class, or one of the objective's file; repeat it for several"
+        ),
+    ] = None,
     storage: Annotated[
         str | None,
         typer.Option(help="Where trials are kept, as sqlite:///study.db; else in memory"),
@@ -52,30 +65,33 @@ def optimize(
 
     bayesnet optimize experiment.py:run --param temperature=20:90 --param time=1:60 --n-trials 30
 
-    bayesnet optimize tuning:loss -p lr=1e-4:1.0:log -p depth=1:8 -p kernel=rbf,poly --maximize
+    bayesnet optimize tuning:loss -p lr=1e-4:1.0:log -p depth=1:8:int -p kernel=rbf,poly --maximize
 
-    bayesnet optimize tuning:loss --space space.json --storage sqlite:///tuning.db
+    bayesnet optimize tuning:loss --space space.json --storage sqlite:///tuning.db --catch ValueError
 
-    where space.json is {"lr": {"low": 1e-4, "high": 1.0, "log": true}, "depth": \\[1, 8]}
+    where space.json is {"lr": {"low": 1e-4, "high": 1.0, "log": true}, "depth": \\[1, 8]}: in JSON, as
+    in Python, \\[1, 8] are whole numbers and \\[1.0, 8.0] real ones.
     """
     if n_trials < 1:
         raise InputError(f"--n-trials must be at least 1, got {n_trials}.")
     distributions = make_space(param or [], space)
     function = load_objective(objective)
+    caught = load_exceptions(catch or [], function)
 
     from bayesnet.bo import minimize
 
     quiet_optuna()
     seen: list[Any] = []
+    failures: list[str] = []
 
     def announce(study: Any, trial: Any) -> None:
         seen[:] = [study]
-        say(_line(study, trial, n_trials))
+        say(_line(study, trial, n_trials, failures.pop() if failures else ""))
 
     say(f"Up to {n_trials} trials of {objective}; Ctrl-C keeps what is finished.")
     try:
         study = minimize(
-            _explained(function),
+            _explained(function, caught, failures),
             distributions,
             surrogate=surrogate,
             n_trials=n_trials,
@@ -84,6 +100,7 @@ def optimize(
             study_name=study_name,
             directions="maximize" if maximize else "minimize",
             callbacks=[announce],
+            catch=caught,
             device=device,
         )
     except KeyboardInterrupt:
@@ -108,18 +125,27 @@ class ObjectiveError(BayesNetError):
     """The user's objective raised."""
 
 
-def _explained(function: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
-    """`function`, with an exception of its own told in one line instead of our call stack."""
+def _explained(
+    function: Callable[[dict[str, Any]], Any], caught: tuple[Any, ...], failures: list[str]
+) -> Callable[[dict[str, Any]], Any]:
+    """`function`, with an exception of its own told in one line instead of our call stack.
+
+    One of `caught` goes on as it is, and what it says is put into `failures`.
+    """
 
     @functools.wraps(function)
     def run(params: dict[str, Any]) -> Any:
         try:
             return function(params)
+        except caught as error:
+            failures.append(f" ({type(error).__name__}: {error})")
+            raise
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             raise ObjectiveError(
                 f"the objective failed at {_shown(params)}: {type(error).__name__}: {error} "
-                f"({frame.filename}, line {frame.lineno}). Return NaN for a trial that failed."
+                f"({frame.filename}, line {frame.lineno}). Return NaN for a trial that failed, "
+                f"or pass --catch {type(error).__name__}."
             ) from error
 
     return run
@@ -139,8 +165,8 @@ def _shown(params: dict[str, Any]) -> str:
     )
 
 
-def _line(study: Any, trial: Any, n_trials: int) -> str:
-    value = "failed" if trial.value is None else f"{trial.value:.6g}"
+def _line(study: Any, trial: Any, n_trials: int, failure: str) -> str:
+    value = f"failed{failure}" if trial.value is None else f"{trial.value:.6g}"
     best = ""
     if trial.value is not None:
         is_best = study.best_trial.number == trial.number

@@ -118,7 +118,7 @@ def train_command(
 def predict_command(
     train: Annotated[Path, typer.Argument(help="CSV file with inputs and target")],
     data: Annotated[Path, typer.Argument(help="CSV file with the inputs of new rows")],
-    target: Annotated[str, typer.Option(help="Column to predict")] = "y",
+    target: Annotated[str, typer.Option("--target", "-t", help="Column to predict")] = "y",
     weights: Annotated[str, typer.Option(help="Shipped weights, or a file of them")] = "gp",
     out: Annotated[Path | None, typer.Option(help="CSV to write; else to the screen")] = None,
     level: Annotated[float, typer.Option(help="Probability that the interval holds")] = 0.9,

@@ -245,3 +245,13 @@ def test_workers_that_start_together_make_the_tables_once(tmp_path):
     assert [w.returncode for w in workers] == [0, 0, 0], said
     trials = optuna.load_study(storage=url, study_name="bayesnet").trials
     assert sum(t.state == TrialState.COMPLETE for t in trials) == 6
+
+
+def test_the_first_line_says_how_ranges_were_understood(caplog):
+    space = {"temp": (20, 90), "flow": (20.0, 90.0)}
+    study = minimize(lambda p: p["temp"] + p["flow"], space, "random", 1)
+    lines = [r.getMessage() for r in caplog.records if r.name.startswith("bayesnet")]
+    assert lines[0] == "Searched are temp (whole numbers, 20 to 90), flow (real, 20.0 to 90.0)."
+    assert caplog.records[0].levelname == "WARNING"  # seen without any set-up
+    assert isinstance(study.best_params["temp"], int)
+    assert isinstance(study.best_params["flow"], float)

@@ -114,3 +114,19 @@ def abs_change(a, b):
 def test_bad_spaces_are_refused_in_words(space, words):
     with pytest.raises(InputError, match=words):
         Space.of(space)
+
+
+def test_a_space_says_how_it_was_understood():
+    space = Space.of(
+        {
+            "temp": (20, 90),
+            "flow": (20.0, 90.5),
+            "lr": FloatDistribution(1e-4, 1, log=True),
+            "width": IntDistribution(16, 1_000_000, step=8),
+            "act": ["tanh", None],
+        }
+    )
+    assert space.describe() == (
+        "Searched are temp (whole numbers, 20 to 90), flow (real, 20.0 to 90.5), lr (real, 0.0001 to 1.0, log "
+        "scale), width (whole numbers, 16 to 1000000, step 8), act (choices: tanh, None)."
+    )
