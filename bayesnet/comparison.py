@@ -264,7 +264,8 @@ def _noise_in(scaling: Scaling, level: Any, variance: np.ndarray | None) -> Any:
             "compare the outputs one by one (independent processes: the evidences add)."
         )
     if level is None:
-        return DEFAULT_NOISE
+        spread = float(np.log(scaling.relative_spread[0]))
+        return LogNormal(DEFAULT_NOISE.loc + spread, DEFAULT_NOISE.scale)
     loc = float(np.ravel(level.loc)[0]) - float(np.log(scaling.y_scale[0]))
     return LogNormal(loc, float(np.ravel(level.scale)[0]))
 

@@ -6,7 +6,7 @@ those coordinates and the units of the user. Validation happens here, before any
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -51,13 +51,15 @@ class Scaling:
     """The affine map between user units and the prior's coordinates, per column.
 
     `scaled = (user - loc) / scale`. Arrays are float64: `x_loc`, `x_scale` (d,) and
-    `y_loc`, `y_scale` (m,).
+    `y_loc`, `y_scale` (m,). `y_spread` (m,) is the standard deviation of y in the table, in the
+    units of y, to which the default laws of a learned noise level refer; None: it is `y_scale`.
     """
 
     x_loc: np.ndarray
     x_scale: np.ndarray
     y_loc: np.ndarray
     y_scale: np.ndarray
+    y_spread: np.ndarray | None = None
 
     @staticmethod
     def from_data(
@@ -76,10 +78,32 @@ class Scaling:
         return Scaling(*identity(in_dim), *identity(out_dim))
 
     @staticmethod
-    def from_bounds(bounds: np.ndarray, y_loc: np.ndarray, y_scale: np.ndarray) -> Scaling:
+    def from_bounds(
+        bounds: np.ndarray,
+        y_loc: np.ndarray,
+        y_scale: np.ndarray,
+        y_spread: np.ndarray | None = None,
+    ) -> Scaling:
         """Scale inputs so that a uniform law on the box `bounds` (2, d) has mean 0 and sd 1."""
         low, high = np.asarray(bounds, np.float64)
-        return Scaling((low + high) / 2, (high - low) / np.sqrt(12.0), y_loc, y_scale)
+        return Scaling((low + high) / 2, (high - low) / np.sqrt(12.0), y_loc, y_scale, y_spread)
+
+    @property
+    def relative_spread(self) -> np.ndarray:
+        """The standard deviation of y in scaled coordinates (m,): 1 where the table was standardised."""
+        if self.y_spread is None:
+            return np.ones_like(self.y_scale)
+        return self.y_spread / self.y_scale
+
+    def with_spread(self, y: np.ndarray, weight: np.ndarray | None = None) -> Scaling:
+        """The same map, knowing the spread of targets `y` (n, m); one that knows it already is kept.
+
+        A column of y that is constant has no spread, and gets `y_scale`.
+        """
+        if self.y_spread is not None:
+            return self
+        loc, spread = moments(y, weight)
+        return replace(self, y_spread=np.where(is_constant(loc, spread), self.y_scale, spread))
 
     def x_in(self, x: np.ndarray) -> np.ndarray:
         """User units (n, d) to scaled coordinates (n, d)."""

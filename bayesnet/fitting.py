@@ -156,6 +156,7 @@ def scaled_table(
     units = getattr(prior, "units", None) or getattr(target, "units", "scaled")
     if scaling is None and units == "data":
         scaling = Scaling.identity(x_matrix.shape[1], y_matrix.shape[1])
+        scaling = scaling.with_spread(y_matrix, weight)
     if scaling is None:
         scaling = Scaling.from_data(
             x_matrix, y_matrix, scale_y=likelihood.scales_targets, weight=weight
@@ -167,6 +168,8 @@ def scaled_table(
             f"{type(likelihood).__name__} does not scale y: pass a scaling whose y_loc is 0 and "
             "y_scale is 1."
         )
+    elif likelihood.scales_targets:
+        scaling = scaling.with_spread(y_matrix, weight)
     return likelihood, make_data(x_matrix, y_matrix, variance, scaling, weight=weight, dtype=dtype)
 
 

@@ -155,6 +155,7 @@ class LoopState:
             )
         clipped = winsorise(y_matrix[:, 0], maximize=settings.maximize)
         y_scale, moved = robust_scale(clipped, self.y_scale)
+        loc, spread = (np.array([v]) for v in y_scale)
         cold = self.model is None or moved or len(clipped) >= GROWTH * self.tuned_at
         train_X, train_Y = torch.as_tensor(x_matrix), torch.as_tensor(clipped).unsqueeze(1)
         train_Yvar = None if variance is None else torch.as_tensor(variance)
@@ -170,7 +171,8 @@ class LoopState:
                 target=None if kept else settings.target,
                 inference=method,
                 likelihood=settings.likelihood,
-                scaling=Scaling.from_bounds(self.bounds, *(np.array([v]) for v in y_scale)),
+                # The noise is relative to the spread without outliers, as kept from trial to trial.
+                scaling=Scaling.from_bounds(self.bounds, loc, spread, spread),
                 seed=seed + attempt,
                 init=init,
                 device=settings.device,

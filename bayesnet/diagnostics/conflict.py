@@ -169,7 +169,7 @@ def _table(prior: Any, X: ArrayLike, y: ArrayLike, likelihood: Any) -> tuple[Any
     likelihood, targets = likelihood.encode(y)
     x, t, _ = check_table(X, targets)
     if getattr(prior, "units", "scaled") == "data":
-        scaling = Scaling.identity(x.shape[1], t.shape[1])
+        scaling = Scaling.identity(x.shape[1], t.shape[1]).with_spread(t)
     else:
         scaling = Scaling.from_data(x, t, scale_y=likelihood.scales_targets)
     return likelihood, make_data(x, t, None, scaling, pad=False)

@@ -87,7 +87,7 @@ def regressed(
         y_var=None if data.rows.y_var is None else data.rows.y_var[pad_rows(rows, size)],
     )
     push = padded(scores * (np.ones_like(mean) if noise_sd is None else noise_sd))
-    near = padded(np.maximum(CLOSE * function_sd, LEAST))
+    near = padded(np.maximum(CLOSE * function_sd, LEAST * data.scaling.relative_spread))
     aims = jnp.stack([padded(t) for t in targets])
     model = LatentModel(prior, bound, noisy)
     return _regress(model, start, aims, near, push, mask)
@@ -155,7 +155,8 @@ def _said(
             "start from the prior instead (leave init out)."
         )
     # Laws with heavy tails may have no variance: the sd of y is then wide enough to start in.
-    spread = np.clip(np.nan_to_num(spread, nan=1.0, posinf=1.0), 0.0, 1.0)
+    unit = scaling.relative_spread
+    spread = unit * np.clip(np.nan_to_num(spread / unit, nan=1.0, posinf=1.0), 0.0, 1.0)
     if drawn is None:
         shifts = np.random.default_rng(seed).standard_normal((count, 1, data.out_dim))
         targets = mean + spread * shifts
@@ -165,7 +166,8 @@ def _said(
     if noise is None:
         return mean, spread, None, targets
     noise = np.asarray(noise, np.float64) / scaling.y_scale
-    return mean, spread, np.clip(np.nan_to_num(noise, nan=1.0), 1e-3, 3.0), targets
+    noise = unit * np.clip(np.nan_to_num(noise / unit, nan=1.0), 1e-3, 3.0)
+    return mean, spread, noise, targets
 
 
 @eqx.filter_jit

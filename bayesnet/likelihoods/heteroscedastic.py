@@ -38,7 +38,7 @@ class HeteroscedasticLikelihood(LikelihoodDefaults):
 
     Args:
         noise_std: a `bn.LogNormal(loc, scale)`, in the units of y; None: log-normal relative to
-            the spread of y, the law of `bn.GaussianLikelihood`.
+            the standard deviation of y in the table, the law of `bn.GaussianLikelihood`.
 
     With `y_var` the variances add. Raises `InputError` for a `noise_std` that is not a law.
     """
@@ -62,7 +62,7 @@ class HeteroscedasticLikelihood(LikelihoodDefaults):
         """`loc` and `scale` (m,) of the log noise level in the user's units."""
         m = len(scaling.y_scale)
         if self.noise_std is None:
-            loc = DEFAULT_NOISE.loc + np.log(scaling.y_scale)
+            loc = DEFAULT_NOISE.loc + np.log(scaling.relative_spread * scaling.y_scale)
             return loc, np.full(m, DEFAULT_NOISE.scale)
         return law_of_outputs(self.noise_std, m)
 

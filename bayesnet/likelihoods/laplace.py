@@ -23,8 +23,8 @@ class LaplaceLikelihood(LikelihoodDefaults):
 
     Args:
         scale: b, a number (known, in the units of y), a `bn.LogNormal` (learned), or None:
-            learned, log-normal relative to the spread of y. One for each output. The noise sd
-            is sqrt(2) b.
+            learned, log-normal relative to the standard deviation of y in the table, whatever the
+            units of the prior. One for each output. The noise sd is sqrt(2) b.
 
     Raises `InputError` for a scale that is not positive; takes no `y_var`.
     """

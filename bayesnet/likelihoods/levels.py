@@ -13,8 +13,8 @@ from bayesnet._types import Array, Float
 from bayesnet.data import Rows, Scaling
 from bayesnet.priors.laws import LogNormal, check_positive_law
 
-# The law of a learned noise level, as a fraction of the standard deviation of y: median 0.14,
-# 90 % between 0.026 and 0.70.
+# The law of a learned noise level, as a fraction of the standard deviation of y in the table, whatever
+# the units of the prior: median 0.14, 90 % between 0.026 and 0.70.
 DEFAULT_NOISE = LogNormal(-2.0, 1.0)
 
 
@@ -55,8 +55,9 @@ class Level(eqx.Module):
 def bind_level(value: Any, scaling: Scaling, rows: Rows) -> Level:
     """A level in the units of y (None: `DEFAULT_NOISE` of the spread of y), in scaled ones."""
     dtype = rows.y.dtype
-    shift = np.zeros_like(scaling.y_scale) if value is None else np.log(scaling.y_scale)
-    return unscaled_level(DEFAULT_NOISE if value is None else value, -shift, dtype)
+    if value is None:
+        return unscaled_level(DEFAULT_NOISE, np.log(scaling.relative_spread), dtype)
+    return unscaled_level(value, -np.log(scaling.y_scale), dtype)
 
 
 def unscaled_level(value: Any, shift: np.ndarray, dtype: Any) -> Level:

@@ -37,7 +37,8 @@ class StudentTLikelihood(LikelihoodDefaults):
         df: a positive number (known), a `bn.LogNormal` (learned), or None: learned, 2 plus a
             log-normal (median 6), so that the noise has a variance. One for each output.
         scale: a number (known, in the units of y), a `bn.LogNormal` (learned), or None:
-            learned, log-normal relative to the spread of y. One for each output.
+            learned, log-normal relative to the standard deviation of y in the table, whatever the
+            units of the prior. One for each output.
 
     The noise variance is `scale**2 * df / (df - 2)`, infinite for df <= 2; predictions then
     have an infinite `std` (for df <= 1 no mean: NaN), while quantiles and densities are as

@@ -176,6 +176,8 @@ class ProcessPosterior:
         new = self.scaling.x_in(matrix)
         scale = self.scaling.y_scale
         parts, members, weights = [], [], []
+        law = self.solutions[0].scale
+        inside = law.law is not None and law.noise == "inside"
         first_of, which = self._distinct
         together = None if self._members is None else self._members.moments(new)
         for place, number in enumerate(first_of):
@@ -187,7 +189,7 @@ class ProcessPosterior:
                 mean, variance = (a[place : place + 1] for a in together)
             mean = mean + model.mean(_NONE, new)
             noise = np.broadcast_to(self._new_noise(std, y_var, len(new)), mean.shape[1:])[None]
-            if solution.scale.law is not None and solution.scale.noise == "inside":
+            if inside:
                 noise = noise * np.exp(_spread(solution.u, mean.shape[2]))[:, None, :]
             arrays = (self.scaling.y_out(mean), np.sqrt(variance) * scale, np.sqrt(noise) * scale)
             parts.append([np.broadcast_to(a, mean.shape) for a in arrays])
@@ -208,6 +210,7 @@ class ProcessPosterior:
             np.concatenate(members),
             shared,
             self._covariances(new),
+            inside,
         )
 
     def _moments(

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from bayesnet._errors import UnsupportedError
-from bayesnet.priors.process_blocks import LOG_2PI
+from bayesnet.priors.process_blocks import LOG_2PI, RANK_TOLERANCE
 from bayesnet.priors.process_solution import Solution, student_t_log_evidence
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ class ProcessLeaveOneOut:
     """Each row given all others, noise included, in the units of y.
 
     Fields: `mean`, `std` (n, m), NaN where the target is missing; `rows` (n,): the log density of
-    the row's targets together.
+    the row's targets together. As of predictions, a `std` may be infinite and a `mean` NaN where a
+    random scale leaves them so: all outputs of a row that share the scale are left out with it.
     """
 
     mean: np.ndarray
@@ -90,9 +91,26 @@ def _member(solution: Solution, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     weight = np.broadcast_to(weight, (j, n, m))
     mean = np.sum(weight * per_node, axis=0)
     spread = np.sum(weight * (variance + (per_node - mean) ** 2), axis=0)
-    # One row fewer: a heavier tail.
-    spread = np.where(solution.tail > 1.5, spread, np.inf)
-    return mean, spread, log_prob.sum(axis=1)
+    tail = solution.tail - 0.5 * _lost_rank(solution, n)
+    mean = np.where(np.isnan(residual) | (tail > 0.5), mean, np.nan)
+    return mean, np.where(np.isnan(residual) | (tail > 1.0), spread, np.inf), log_prob.sum(axis=1)
+
+
+def _lost_rank(solution: Solution, n: int) -> np.ndarray:
+    """By how much the directions on which each scale acts become fewer without a row, (n, g).
+
+    Those of all outputs that share the scale: its tail falls by half of them.
+    """
+    lost = np.zeros((n, solution.u.shape[1]))
+    for block in solution.blocks:
+        own = np.ones(len(block.rows))
+        if block.eigenvalues is not None:
+            # A row that others determine (equal rows, few features) takes no direction with it.
+            inside = block.eigenvalues > RANK_TOLERANCE * max(block.eigenvalues.max(), 1e-300)
+            own = np.sum(block.factor[:, inside] ** 2, axis=1) > 1.0 - 1e-8
+        for column in block.columns:
+            lost[block.rows, solution.group(column)] += own
+    return lost
 
 
 def _student_t(
@@ -121,4 +139,4 @@ def _student_t(
         rate[:, own] = (law.b + 0.5 * left_quadratic)[:, None]
     finite = shape > 1.0
     variance = np.where(finite, rate / np.where(finite, shape - 1.0, 1.0), np.inf) / inverse
-    return mean, variance, log_prob
+    return np.where(shape > 0.5, mean, np.nan), variance, log_prob

@@ -29,7 +29,7 @@ class ProcessPrediction(Prediction):
     normal laws; `tail` (m,): moments of order 2 * `tail` and beyond are infinite, and reported so.
     `joint_covariance(node, output)` gives the (n, n) matrix of f, df's scale matrix where Student-t;
     `member` (j,) numbers the hyper-parameters of a node, `shared` says that one scale serves all
-    outputs. `components` and `values` are an equal mixture near to it, for scores that need one;
+    outputs, `noise_inside` that the noise has the scale of the function (and its tail). `components` and `values` are an equal mixture near to it, for scores that need one;
     made when they are asked for.
     """
 
@@ -44,6 +44,7 @@ class ProcessPrediction(Prediction):
     member: np.ndarray
     shared: bool
     joint_covariance: Callable[[int, int], np.ndarray]
+    noise_inside: bool = True
 
     def __getattr__(self, name: str) -> Any:
         # Reached for what is not there (yet): hundreds of components a point take longer to make
@@ -89,7 +90,8 @@ class ProcessPrediction(Prediction):
     @property
     def aleatoric_std(self) -> np.ndarray:
         """The root of the mean noise variance, (n, m)."""
-        return np.sqrt(_inflate(self._weight, self.noise_scale, self._inflation))
+        inflation = self._inflation if self.noise_inside else np.ones_like(self.tail)
+        return np.sqrt(_inflate(self._weight, self.noise_scale, inflation))
 
     @property
     def std(self) -> np.ndarray:

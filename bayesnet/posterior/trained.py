@@ -135,7 +135,7 @@ def prior_nodes(scale: ScaleModel) -> ScaleNodes:
     if scale.closed_form or isinstance(law, PointMass):
         value = law.b / law.a if scale.closed_form else law.value
         return ScaleNodes(np.array([np.log(value)]), np.zeros(1), 0.0, 0.0, "closed form")
-    return scale_nodes(lambda u: log_density_of(law, u), scale.tolerance)
+    return scale_nodes(lambda u: log_density_of(law, u), scale.tolerance, tail_of(law))
 
 
 def _no(what: str) -> UnsupportedError:

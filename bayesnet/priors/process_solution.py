@@ -182,8 +182,11 @@ def _posterior_scale(
     tail = tail_of(scale.law) + 0.5 * rank
     if scale.num_samples is not None:
         return _importance(log_likelihood, scale), tail
-    nodes = scale_nodes(lambda u: log_likelihood(u) + log_density_of(scale.law, u), scale.tolerance)
-    return nodes, tail
+
+    def log_joint(u: np.ndarray) -> np.ndarray:
+        return log_likelihood(u) + log_density_of(scale.law, u)
+
+    return scale_nodes(log_joint, scale.tolerance, tail), tail
 
 
 def _importance(log_likelihood: Any, scale: ScaleModel) -> ScaleNodes:

@@ -21,9 +21,10 @@ from bayesnet.data import check_table
 from bayesnet.priors.evidence import LogEvidence
 from bayesnet.priors.gaussian_process import GaussianProcess
 from bayesnet.priors.kernel_model import KernelModel
+from bayesnet.priors.law_moments import law_moment
 from bayesnet.priors.matching.target import draw_target
 from bayesnet.priors.process_solution import ScaleModel, solve
-from bayesnet.priors.variance_laws import as_variance_law, log_density_of, tail_of
+from bayesnet.priors.variance_laws import as_variance_law
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,14 +183,3 @@ def _centred(base: Any) -> tuple[Any, Callable[..., Any]]:
         f"{type(base).__name__} has a mean that is not 0, which a scale mixture cannot take out of its "
         "draws: use a bn.GaussianProcess."
     )
-
-
-def law_moment(law: Any, power: float) -> float:
-    """E[s^power] under a law of variances, by an even grid of log s; infinity where it is."""
-    if hasattr(law, "value"):
-        return float(law.value**power)
-    if tail_of(law) <= power:
-        return float("inf")
-    u = np.linspace(-150.0, 150.0, 60001)
-    terms = log_density_of(law, u) + power * u
-    return float(np.exp(np.logaddexp.reduce(terms) + np.log(u[1] - u[0])))

@@ -75,28 +75,32 @@ def find_mode(log_joint: LogDensity) -> tuple[float, float]:
     return mode, float(min(sd, 10.0))
 
 
-def scale_nodes(log_joint: LogDensity, tolerance: float) -> ScaleNodes:
+def scale_nodes(log_joint: LogDensity, tolerance: float, tail: float = 0.0) -> ScaleNodes:
     """Nodes for the density `exp(log_joint(u))`, unnormalised, to a relative error of `tolerance`.
 
-    Where neither rule gets there, the best one, whose `error` says so.
+    Where neither rule gets there, the best one, whose `error` says so. `tail`: moments of s of lower
+    order exist; where E[s] does, it is that of the nodes, the last of which may stand for all beyond.
     """
+    moment = tail > 1.0
     mode, sd = find_mode(log_joint)
     best = None
     for build, sizes in ((_around_mode, SIZES), (_even, GRIDS)):
         before = None
         for size in sizes:
             rule = build(log_joint, mode, sd, size)
-            now = _summary(rule, mode)
+            if build is _even and moment and np.isfinite(tail):
+                rule = _with_remainder(log_joint, rule)
+            now = _summary(rule, mode, moment)
             if before is not None:
                 error = float(np.max(np.abs(now - before)))
                 found = ScaleNodes(rule.u, rule.log_weight, rule.log_evidence, error, rule.rule)
                 if error < tolerance:
-                    return _pruned(found)
+                    return _pruned(found, moment)
                 if best is None or error < best.error:
                     best = found
             before = now
     assert best is not None
-    return _pruned(best)
+    return _pruned(best, moment)
 
 
 def _around_mode(log_joint: LogDensity, mode: float, sd: float, size: int) -> ScaleNodes:
@@ -122,23 +126,54 @@ def _even(log_joint: LogDensity, mode: float, sd: float, size: int) -> ScaleNode
     return ScaleNodes(u, terms - total, total, np.inf, "even grid")
 
 
-def _summary(rule: ScaleNodes, mode: float) -> np.ndarray:
+def _with_remainder(log_joint: LogDensity, rule: ScaleNodes) -> ScaleNodes:
+    """The even grid and one node more, of the mass and the mean of s beyond its end.
+
+    There the density falls like `exp(-t u)`, and E[s] has a part that falls like `exp(-(t - 1) u)` only:
+    slowly where t is near 1.
+    """
+    h = rule.u[1] - rule.u[0]
+    before, last = _finite(log_joint(rule.u[-1] + np.array([-h, 0.0])))
+    slope = (before - last) / h
+    if not (np.isfinite(slope) and slope > 1.0):
+        return rule
+    height = last - rule.log_evidence
+    weight = rule.log_weight.copy()
+    weight[-1] -= np.log(2.0)  # the trapezoid rule ends where the remainder begins
+    return ScaleNodes(
+        np.append(rule.u, rule.u[-1] + np.log(slope / (slope - 1.0))),
+        np.append(weight, height - np.log(slope)),
+        rule.log_evidence,
+        rule.error,
+        rule.rule,
+    )
+
+
+def _summary(rule: ScaleNodes, mode: float, moment: bool) -> np.ndarray:
     """What must have settled: the evidence, and functionals of the form that predictions have.
 
-    E[1 / s] or E[s] may be infinite, and then never settle.
+    E[1 / s] or E[s] may be infinite, and then never settle: of E[s] the caller knows.
     """
     w, u = rule.log_weight, rule.u
     shrinkage = float(np.exp(w) @ expit(u - mode))
-    return np.array([rule.log_evidence, logsumexp(w + 0.25 * (u - mode)), shrinkage])
+    found = [rule.log_evidence, logsumexp(w + 0.25 * (u - mode)), shrinkage]
+    return np.array([*found, logsumexp(w + u - mode)] if moment else found)
 
 
-def _pruned(rule: ScaleNodes) -> ScaleNodes:
-    """Without nodes whose weight could not be seen in any density of interest."""
+def _pruned(rule: ScaleNodes, moment: bool) -> ScaleNodes:
+    """Without nodes whose weight could not be seen in any density of interest.
+
+    With `moment` those on the far side become one, so that E[s] stays what it is.
+    """
     keep = rule.log_weight > -45.0
-    weight = rule.log_weight[keep]
-    return ScaleNodes(
-        rule.u[keep], weight - logsumexp(weight), rule.log_evidence, rule.error, rule.rule
-    )
+    u, weight = rule.u[keep], rule.log_weight[keep]
+    far = rule.u > u[-1]
+    if moment and far.any():
+        mass = logsumexp(rule.log_weight[far])
+        mean = logsumexp(rule.log_weight[far] + rule.u[far]) - mass
+        if np.isfinite(mass):
+            u, weight = np.append(u, mean), np.append(weight, mass)
+    return ScaleNodes(u, weight - logsumexp(weight), rule.log_evidence, rule.error, rule.rule)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def choose_scaling(
         )
     x_side = (scaling.x_loc, scaling.x_scale) if inputs is None else identity(d)
     y_side = (scaling.y_loc, scaling.y_scale) if outcomes is None else identity(m)
-    return Scaling(*x_side, *y_side)
+    return Scaling(*x_side, *y_side, scaling.y_spread if outcomes is None else None)
 
 
 def evenly(total: int, most: int | None) -> np.ndarray:

@@ -12,8 +12,9 @@ import pytest
 from scipy import integrate, stats
 
 import bayesnet as bn
+from bayesnet.priors.law_moments import law_moment
 from bayesnet.priors.process_solution import ScaleModel, evidence_gradient, solve
-from bayesnet.priors.scale_mixture import law_moment
+from bayesnet.priors.scale_quadrature import scale_nodes
 from bayesnet.priors.variance_laws import NumpyroLaw, as_variance_law, log_density_of, tail_of
 
 RNG = np.random.default_rng(0)
@@ -302,3 +303,104 @@ def test_bad_mixtures_say_what_is_expected():
         bn.ScaleMixture(GP, dist.Gamma(np.ones(2), 1.0))
     with pytest.raises(bn.InputError, match="noise_std"):
         bn.ScaleMixture(GP, bn.InverseGamma(), noise="outside").log_evidence(X, Y, 0.0)
+
+
+NEAR_ONE = [
+    bn.InverseGamma(1.005, 1.3),
+    bn.BurrXII(2.0, 0.51, 0.7),
+    bn.OnStd(bn.BurrXII(2.0, 1.05)),
+]
+MOMENTS = [
+    *[(law, reference) for law, reference in LAWS.values()],
+    *[
+        (as_variance_law(law), reference)
+        for law, reference in (
+            (dist.InverseGamma(1.5, 0.7), stats.invgamma(1.5, scale=0.7)),
+            (dist.Gamma(0.6, 2.0), stats.gamma(0.6, scale=0.5)),
+            (dist.Chi2(3.0), stats.chi2(3.0)),
+            (dist.Exponential(2.0), stats.expon(scale=0.5)),
+            (dist.HalfNormal(1.7), stats.halfnorm(scale=1.7)),
+            (dist.HalfCauchy(0.7), stats.halfcauchy(scale=0.7)),
+            (dist.Pareto(1.0, 3.0), stats.pareto(3.0)),
+        )
+    ],
+]
+
+
+@pytest.mark.parametrize(("law", "reference"), MOMENTS, ids=lambda v: type(v).__name__)
+def test_moments_have_closed_forms(law, reference):
+    for power in (0.5, 1.0, 1.3):
+        if power >= tail_of(law) - 1e-9:
+            assert law_moment(law, power) == np.inf
+            continue
+        q = np.linspace(-60.0, 60.0, 200001)  # in logarithms, far into both tails
+        terms = reference.logpdf(np.exp(q)) + q + power * q
+        expected = np.exp(np.logaddexp.reduce(terms)) * (q[1] - q[0])
+        assert law_moment(law, power) == pytest.approx(expected, rel=1e-3)
+
+
+def test_means_near_where_they_cease_to_exist():
+    for a in (1.005, 1.02, 1.1):
+        assert law_moment(bn.InverseGamma(a, a), 1.0) == pytest.approx(a / (a - 1), rel=1e-10)
+        mix = bn.ScaleMixture(bn.GaussianProcess("rbf"), bn.InverseGamma(a, a))
+        assert float(mix.kernel(X[:1], X[:1])[0, 0]) == pytest.approx(a / (a - 1), rel=1e-5)
+
+    class Stated:
+        """Without a closed form: the sum goes on where the grid ends."""
+
+        shape, tail = (), 1.02
+
+        def sample(self, key, shape=()):
+            return bn.InverseGamma(1.02, 1.0).sample(key, shape)
+
+        def log_density(self, u):
+            return bn.InverseGamma(1.02, 1.0).log_density(u)
+
+    assert law_moment(Stated(), 1.0) == pytest.approx(1 / 0.02, rel=1e-6)
+
+
+@pytest.mark.parametrize("law", NEAR_ONE, ids=str)
+def test_nodes_have_the_mean_of_the_scale(law):
+    rule = scale_nodes(lambda u: log_density_of(law, u), 1e-6, tail_of(law))
+    mean = np.sum(np.exp(rule.log_weight + rule.u))
+    assert mean == pytest.approx(law_moment(law, 1.0), rel=1e-5)
+
+
+def test_predicted_variances_of_one_row_with_a_tail_just_above_one():
+    # One row, noise outside: the posterior of s has the tail 0.55 + 1/2.
+    x, y, new = np.zeros((1, 1)), np.array([0.4]), np.array([[0.7]])
+    law = bn.InverseGamma(0.55, 0.5)
+    post = bn.fit(
+        bn.ScaleMixture(GP, law, noise="outside"), x, y, likelihood=KNOWN, inference="exact", warn=False
+    )  # fmt: skip
+    k, c = 1.4, 1.4 * np.exp(-0.5)
+    u = np.linspace(-30, 700, 400001)
+    s = np.exp(u)
+    log_w = log_density_of(law, u) - 0.5 * np.log(s * k + 0.09) - 0.08 / (s * k + 0.09)
+    w = np.exp(log_w - log_w.max())
+    w /= w.sum()
+    mean, variance = s * c / (s * k + 0.09) * 0.4, s * (k - s * c**2 / (s * k + 0.09))
+    centre = np.sum(w * mean)
+    # What is left beyond: the variance grows like s (k - c^2 / k).
+    rest = w[-1] * variance[-1] / (u[1] - u[0]) / 0.05
+    expected = np.sum(w * (variance + (mean - centre) ** 2)) + rest
+    got = post.predict(new)
+    assert got.epistemic_std[0, 0] == pytest.approx(np.sqrt(expected), rel=1e-3)
+    assert got.aleatoric_std[0, 0] == pytest.approx(0.3, rel=1e-6)
+
+
+def test_noise_outside_has_its_own_variance_where_that_of_the_function_is_infinite():
+    x, y, new = X[:1], Y[:1], NEW
+    for noise, aleatoric in (("outside", 0.3), ("inside", np.inf)):
+        mix = bn.ScaleMixture(GP, bn.InverseGamma(0.4, 0.4), noise=noise)
+        post = bn.fit(mix, x, y, likelihood=KNOWN, inference="exact", warn=False)
+        said = post.predict(new)
+        np.testing.assert_allclose(said.aleatoric_std, aleatoric)
+        assert np.isinf(said.epistemic_std).all()
+        assert np.isinf(said.std).all()
+    ensemble = bn.fit(
+        bn.ScaleMixture(bn.kernels.NTK(), bn.InverseGamma(0.9, 0.9), noise="outside"),
+        X, Y, likelihood=KNOWN, inference=bn.NTKEnsemble(), warn=False,
+    ).predict(new)  # fmt: skip
+    np.testing.assert_allclose(ensemble.aleatoric_std, 0.3)
+    assert np.isinf(ensemble.epistemic_std).all()
