@@ -325,6 +325,7 @@ def test_optimize_catches_an_exception_of_the_objectives_own_file(objective, tmp
         (["{}:bowl", "-p", "a=0:1", "-p", "a=0:2"], "given twice"),
         (["{}:bowl", "-p", "a=0:1", "--n-trials", "0"], "--n-trials"),
         (["{}:bowl", "-p", "a=0:1", "--surrogate", "hcm"], "Unknown surrogate"),
+        (["{}:bowl", "-p", "a=0:1", "--likelihood", "poisson"], "real-valued outcomes"),
         (["{}:bowl", "-p", "a=0:1", "--storage", "foo://x"], "The storage 'foo://x' cannot"),
         (["{}:bowl", "-p", "a=0:1", "--storage", "sqlite:////no/dir/x.db"], "unable to open"),
     ],

@@ -43,7 +43,11 @@ class BayesNetSampler(BaseSampler):
         surrogate: "hmc", "nuts", "pfn", or a method such as `bn.HMC(chains=4)`.
         space: what `minimize` takes; if None it is read off the complete trials, and the first
             trial is random.
-        prior, target, likelihood: as for `bn.fit`; the default prior is matched once.
+        prior, target: as for `bn.fit`; the default prior is matched once.
+        likelihood: as for `bn.fit`; if None, Gaussian noise under a small law (median 0.018 of the spread
+            of the values), with which rough functions are searched. For noisy objectives pass a
+            wider one, such as `bn.GaussianLikelihood()` (median 0.14). Trained weights ("pfn",
+            "amortised") keep the law that they were trained on.
         acquisition: "log_nei", "log_ei", "ucb" or "thompson".
         n_startup_trials: complete trials before the surrogate is asked; two for each parameter,
             at least 5 and at most 20, if None.

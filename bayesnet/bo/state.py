@@ -18,6 +18,7 @@ from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
 from bayesnet._renamed import renamed, warn_renamed
 from bayesnet._types import ArrayLike
+from bayesnet.bo.noise import loop_likelihood
 from bayesnet.bo.scaling import BIGGEST, robust_scale, winsorise
 from bayesnet.data import Scaling, check_table
 from bayesnet.inference import HMC, NUTS, resolve_inference
@@ -62,7 +63,11 @@ class LoopSettings:
     Args:
         surrogate: "hmc", "nuts" (small chains), "pfn" or a `bn.PFN`, or a method such as
             `bn.HMC(chains=4)`.
-        prior, target, likelihood: as for `bn.fit`; the prior is matched at the first step.
+        prior, target: as for `bn.fit`; the prior is matched at the first step.
+        likelihood: as for `bn.fit`; if None, Gaussian noise under a small law, `LogNormal(log(scale of
+            y) - 4, 0.5)` (median 0.018 of the spread of y): `y_var` replaces it, and trained weights
+            keep the law they were trained on. For noisy objectives state a wider one, such as
+            `bn.GaussianLikelihood()` (median 0.14 of the spread).
         maximize: which tail of y is the good one (the other is winsorised).
         device: where JAX runs.
         warn: warn at every step that has not converged; off, as short chains often have not.
@@ -159,6 +164,12 @@ class LoopState:
         cold = self.model is None or moved or len(clipped) >= GROWTH * self.tuned_at
         train_X, train_Y = torch.as_tensor(x_matrix), torch.as_tensor(clipped).unsqueeze(1)
         train_Yvar = None if variance is None else torch.as_tensor(variance)
+        likelihood = loop_likelihood(
+            settings.likelihood,
+            settings.inference,
+            y_scale[1],
+            row_variances=variance is not None,
+        )
 
         def fitted(previous: Any, init: Any, method: Any, attempt: int) -> Any:
             # Exact inference chooses the hyper-parameters anew from what the user stated.
@@ -170,7 +181,7 @@ class LoopState:
                 prior=previous.fitted.prior if kept else settings.prior,
                 target=None if kept else settings.target,
                 inference=method,
-                likelihood=settings.likelihood,
+                likelihood=likelihood,
                 # The noise is relative to the spread without outliers, as kept from trial to trial.
                 scaling=Scaling.from_bounds(self.bounds, loc, spread, spread),
                 seed=seed + attempt,

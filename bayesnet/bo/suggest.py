@@ -31,6 +31,7 @@ def suggest(
     *,
     surrogate: Any = "hmc",
     prior: Any = None,
+    likelihood: Any = None,
     beta: float = 4.0,
     num_restarts: int = 4,
     raw_samples: int = 256,
@@ -50,6 +51,9 @@ def suggest(
         acquisition: "log_nei", "log_ei", "ucb" or "thompson" (see `bo.acquisition`).
         X_pending: p x d points under evaluation, not to be proposed again.
         surrogate, prior: the inference and the prior, where a table is given.
+        likelihood: the law of the noise, where a table is given; if None it is small (median 0.018 of the
+            spread of y, see `LoopSettings`), or `y_var`. For noisy values pass a wider one, such as
+            `bn.GaussianLikelihood()`.
         beta: of "ucb".
         num_restarts, raw_samples: how hard the acquisition function is searched.
         seed: the same seed gives the same points.
@@ -75,7 +79,13 @@ def suggest(
             f"and {raw_samples}."
         )
     problem, box = _problem(
-        model_or_data, bounds, maximize, surrogate, prior, X_baseline, beta=beta, seed=seed
+        model_or_data,
+        bounds,
+        maximize,
+        LoopSettings(surrogate, prior, likelihood=likelihood, maximize=maximize),
+        X_baseline,
+        beta=beta,
+        seed=seed,
     )
     problem = _believing(problem, belief, belief_strength)
     if X_pending is not None and len(X_pending):
@@ -95,6 +105,7 @@ def suggest_from_pool(
     bounds: Any = None,
     surrogate: Any = "hmc",
     prior: Any = None,
+    likelihood: Any = None,
     beta: float = 4.0,
     seed: int = 0,
     X_baseline: Any = None,
@@ -121,7 +132,13 @@ def suggest_from_pool(
     elif bounds is None and isinstance(model_or_data, Model):
         bounds = np.stack([np.zeros(designs.shape[1]), np.ones(designs.shape[1])])  # unused
     problem, _ = _problem(
-        model_or_data, bounds, maximize, surrogate, prior, X_baseline, beta=beta, seed=seed
+        model_or_data,
+        bounds,
+        maximize,
+        LoopSettings(surrogate, prior, likelihood=likelihood, maximize=maximize),
+        X_baseline,
+        beta=beta,
+        seed=seed,
     )
     if designs.shape[1] != problem.tried.shape[1]:
         raise InputError(
@@ -187,8 +204,7 @@ def _problem(
     model_or_data: Any,
     bounds: Any,
     maximize: bool,
-    surrogate: Any,
-    prior: Any,
+    settings: LoopSettings,
     X_baseline: Any,
     *,
     beta: float,
@@ -206,7 +222,6 @@ def _problem(
     elif isinstance(model_or_data, Model):
         box, model = check_bounds(bounds), model_or_data
     elif isinstance(model_or_data, (tuple, list)) and len(model_or_data) in (2, 3):
-        settings = LoopSettings(surrogate, prior, maximize=maximize)
         state = LoopState(bounds, settings).update(*model_or_data, seed=seed)
         box, model = state.bounds, state.model
     else:

@@ -45,6 +45,13 @@ def optimize(
             "(Exception: all), module:Class, or one of the objective's file; repeat it for several"
         ),
     ] = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(
+            help="Law of the noise: gaussian for noisy objectives, student_t or laplace for outliers; "
+            "little noise if not given"
+        ),
+    ] = None,
     storage: Annotated[
         str | None,
         typer.Option(help="Where trials are kept, as sqlite:///study.db; else in memory"),
@@ -94,6 +101,7 @@ def optimize(
             _explained(function, caught, failures),
             distributions,
             surrogate=surrogate,
+            likelihood=likelihood,
             n_trials=n_trials,
             storage=storage,
             seed=seed,
