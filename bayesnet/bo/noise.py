@@ -20,19 +20,19 @@ LOOP_NOISE = LogNormal(-4.0, 0.5)
 
 
 def loop_likelihood(
-    given: Any, inference: Any, y_scale: float, *, row_variances: bool = False
+    given: Any, surrogate: Any, y_scale: float, *, row_variances: bool = False
 ) -> Any:
     """The likelihood of a surrogate of the loop.
 
     Args:
         given: what the user stated; it always wins.
-        inference: the method. Trained weights have learned their own law of the noise, and keep it.
+        surrogate: the method. Trained weights have learned their own law of the noise, and keep it.
         y_scale: the loop's scale of y, in user units.
         row_variances: whether the table brings its noise variances: then the noise is just those.
 
     Returns:
         A likelihood, or None for the method's own default.
     """
-    if given is not None or row_variances or is_trained(inference):
+    if given is not None or row_variances or is_trained(surrogate):
         return given
     return GaussianLikelihood(LogNormal(LOOP_NOISE.loc + np.log(y_scale), LOOP_NOISE.scale))

@@ -166,7 +166,7 @@ class LoopState:
         train_Yvar = None if variance is None else torch.as_tensor(variance)
         likelihood = loop_likelihood(
             settings.likelihood,
-            settings.inference,
+            settings.surrogate,
             y_scale[1],
             row_variances=variance is not None,
         )
