@@ -154,8 +154,8 @@ def compare_priors(
             weights nor missing targets.
         network: what is matched to targets; the default network if None.
         seed: an integer or a JAX key.
-        refits: most rows refitted, a candidate ("loo" only). limit: the k-hat above which a row
-            is, as for `bn.loo`.
+        refits: most rows refitted, a candidate ("loo" only).
+        limit: the k-hat above which a row is refitted, as for `bayesnet.diagnostics.loo.loo`.
         num_samples: of Monte-Carlo evidences.
         restarts: starts of the search for a mode ("laplace_screen" only).
 

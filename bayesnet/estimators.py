@@ -106,8 +106,9 @@ class BNNRegressor(RegressorMixin, _Estimator):
 
     Attributes:
         posterior_: the fitted posterior, with `predict`, `diagnostics` and `save`.
-        n_features_in_: d. feature_names_in_: column names, if X was a data frame.
-        n_outputs_: m.
+        n_features_in_: the number d of columns.
+        feature_names_in_: the names of the columns, if X was a data frame.
+        n_outputs_: the number m of targets.
 
     `predict` gives (n,) if y was a vector and (n, m) if it was a matrix, as scikit-learn does.
     Estimators pickle (joblib); to share a model use `posterior_.save`, which is no pickle.
@@ -117,7 +118,8 @@ class BNNRegressor(RegressorMixin, _Estimator):
         """Condition the prior on a table.
 
         Args:
-            X: inputs (n, d). y: targets (n,) or (n, m).
+            X: inputs (n, d).
+            y: targets (n,) or (n, m).
             y_var: known noise variance of each target, shaped as y (units of y, squared).
             sample_weight: (n,), 0 or more; multiplies each row's log likelihood.
 
@@ -251,14 +253,16 @@ class BNNClassifier(ClassifierMixin, _Estimator):
     Attributes:
         classes_: the K labels, in the order of the columns of `predict_proba`.
         posterior_: the fitted posterior; its `predict` gives a `bn.ClassPrediction`.
-        n_features_in_: d. feature_names_in_: column names, if X was a data frame.
+        n_features_in_: the number d of columns.
+        feature_names_in_: the names of the columns, if X was a data frame.
     """
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BNNClassifier:
         """Condition the prior on a table.
 
         Args:
-            X: inputs (n, d). y: class labels (n,).
+            X: inputs (n, d).
+            y: class labels (n,).
             sample_weight: (n,), 0 or more; multiplies each row's log likelihood.
 
         Raises `ValueError` (`bn.InputError`) for data that cannot be used.

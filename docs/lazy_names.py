@@ -1,4 +1,4 @@
-"""Tells mkdocstrings, which reads code without running it, where the names of `bayesnet` come from.
+"""Tells mkdocstrings, which reads code without running it, where public names come from.
 
 `import bayesnet` loads a name when it is first used, so that no import statement says where it is.
 """

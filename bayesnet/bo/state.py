@@ -141,8 +141,9 @@ class LoopState:
         """The state with the surrogate fitted to the whole table so far.
 
         Args:
-            X: n x d; y: n or n x 1, infinities allowed; y_var: known noise variances or None;
-                all in user units.
+            X: inputs, n x d, in user units, as all of these.
+            y: targets, n or n x 1, infinities allowed.
+            y_var: known noise variances, or None.
             seed: of the chains.
 
         Raises `InputError` for a table that cannot be used.

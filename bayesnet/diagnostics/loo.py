@@ -39,7 +39,7 @@ def k_limit(draws: int) -> float:
 class LeaveOneOut:
     """The expected log predictive density of new rows, by leaving each row out; prints.
 
-    Fields:
+    Attributes:
         rows: (n,) log density of each row given all others, noise included, in the units of y
             (for labels log probability), times the weight of the row.
         k_hat: (n,) the Pareto shape of the row's weights.

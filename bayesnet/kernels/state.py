@@ -14,7 +14,7 @@ from bayesnet._types import Array
 class Signal:
     """What a layer hands on, without numbers: the check of a description runs on these.
 
-    Fields:
+    Attributes:
         image: (height, width) of maps, or None for vectors.
         gaussian: whether the units are jointly Gaussian in the limit (outputs of a layer with
             weights), as activations and normalisations need.

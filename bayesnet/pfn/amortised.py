@@ -147,7 +147,8 @@ class AmortisedProcess:
         """Condition on a table.
 
         Args:
-            X: inputs, n x d, in the user's units. y: targets (n,).
+            X: inputs, n x d, in the user's units.
+            y: targets (n,).
             scaling: the coordinate map; from the data (mean 0, sd 1) if None.
             draws: hyper-parameters that are weighed for each kind of process; up to eight times as
                 many where fewer than 32 of them are effective.

@@ -143,7 +143,8 @@ class ClassPFN:
         """Condition on a table.
 
         Args:
-            X: inputs, n x d, in the user's units. y: labels (n,), text, bools or whole numbers.
+            X: inputs, n x d, in the user's units.
+            y: labels (n,), text, bools or whole numbers.
             classes: the labels that can occur, at least two; those of `y` if None.
             ensemble: how many views of the table are averaged: orders of its classes, then
                 orders and scales of its columns.

@@ -25,8 +25,9 @@ class ProcessFamily:
     numbers of columns: the noise, then those with one value, then `max_dim` for each with one value
     a column. Slots that a table does not need are masked.
 
-    Fields:
-        parts: for d = 1, 2, ... the processes; weights: how often each is drawn.
+    Attributes:
+        parts: for d = 1, 2, ... the processes.
+        weights: how often each is drawn.
         noise: the law of the noise's sd, or a number.
         unused: the probability that a column has no effect.
     """

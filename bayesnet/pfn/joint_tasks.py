@@ -25,8 +25,10 @@ class JointTasks:
     """Where batches come from for a `NumpyroModel`; has what `Tasks` has.
 
     Args:
-        prior: the model. dims: the numbers of columns d. max_rows: the size to which contexts are
-            padded. queries: the number of query rows of a task.
+        prior: the model.
+        dims: the numbers of columns d.
+        max_rows: the size to which contexts are padded.
+        queries: the number of query rows of a task.
 
     The network sees tables in scaled coordinates, by one fixed map for each d (`scaling`), which
     a PFN keeps in its card: conditioning is that of the model, whose units are those of the table.

@@ -173,7 +173,8 @@ class PFN:
         """Condition on a table.
 
         Args:
-            X: inputs, n x d, in the user's units. y: targets, n or n x m (outputs independent).
+            X: inputs, n x d, in the user's units.
+            y: targets, n or n x m (outputs independent).
             scaling: the coordinate map; from the data (mean 0, sd 1) if None. A PFN of a
                 `NumpyroModel` is in the units of the model, whatever is given.
             ensemble: how many views of the table are averaged: orders of its columns, and monotone
@@ -199,7 +200,9 @@ class PFN:
         """Predictions of many tables of the same shape, conditioned in one program.
 
         Args:
-            X: (t, n, d), y: (t, n): t tables in user units. X_new: (t, q, d), the new rows of each.
+            X: inputs of t tables, (t, n, d), in the user's units.
+            y: their targets, (t, n).
+            X_new: the new rows of each, (t, q, d).
             ensemble: as of `fit`.
 
         The same as `fit(X[i], y[i]).predict(X_new[i])` for every i. Raises `InputError` as these.

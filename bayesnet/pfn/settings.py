@@ -22,7 +22,8 @@ class Training:
     """The knobs of a run.
 
     Args:
-        steps: optimiser steps. batch: tasks a step.
+        steps: optimiser steps.
+        batch: tasks a step.
         buckets: sizes to which contexts are padded; every step has contexts of one bucket, of
             sizes down to the bucket below.
         padding: sizes to which contexts are padded instead: fewer programs to compile, for

@@ -67,7 +67,8 @@ class Tasks:
             for tables of several widths; or a `Mixture` of these. In scaled coordinates.
         likelihood: `bn.GaussianLikelihood()`, with `noise_std` in scaled coordinates.
         inputs: the law of inputs.
-        dims: the numbers of columns d. max_rows: the size to which contexts are padded.
+        dims: the numbers of columns d.
+        max_rows: the size to which contexts are padded.
         queries: the number of query rows of a task.
 
     Raises:

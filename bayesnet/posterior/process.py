@@ -32,11 +32,18 @@ _NONE = np.zeros(0)
 class ProcessPosterior:
     """A kernel prior, or a scale mixture of one, given a table; what `bn.Exact` makes.
 
-    Fields, all in scaled coordinates and float64:
+    All attributes are in scaled coordinates and float64.
+
+    Attributes:
         priors: the prior with fixed hyper-parameters; several, equally weighted, where these were
-            sampled. noise_std: (k, m), the noise levels that go with each (0: none but `y_var`).
-        x (n, d), y (n, m) with NaN for missing targets, y_var (n, m) or None, weight (n,) or None.
-        scaling: the map to the user's units. search: what the search of hyper-parameters reports.
+            sampled.
+        noise_std: the noise levels (k, m) that go with each of k priors; 0 where only `y_var` counts.
+        scaling: the map to the user's units.
+        x: inputs of the table (n, d).
+        y: its targets (n, m), NaN where they are missing.
+        y_var: known noise variances (n, m), or None.
+        weight: of the rows (n,), or None.
+        search: what the search of hyper-parameters reports.
     """
 
     priors: tuple[Any, ...]

@@ -19,7 +19,7 @@ NOTABLE_JITTER = 1e-8
 class ProcessReport:
     """Facts and problems of an exact posterior; prints.
 
-    Fields:
+    Attributes:
         log_evidence: of the targets, in the units of y; after conjugate gradients NaN, or the estimate
             if `posterior.log_evidence` has been asked for.
         noise_std: the noise level of each output in the units of y (at s = 1 where noise is inside).

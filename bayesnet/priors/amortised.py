@@ -51,7 +51,7 @@ class AmortisedPrior(eqx.Module):
     outputs turns one into another (`bn.RescaledPrior` is for where it does). `bn.match_family`
     makes one and states its gap.
 
-    Fields:
+    Attributes:
         base: the `bn.NetworkPrior` at the median hyper-parameters.
         map: the `ParameterMap`.
         names, laws: of the hyper-parameters, `bn.LogNormal` or `bn.Normal` each.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class EmpiricalBayes:
     """The label of hyper-parameters that were chosen by the very data they may be used on.
 
-    Fields:
+    Attributes:
         method: "marginal_likelihood" or "median".
         noise_std: the noise level that was fitted or given, in the units of y; one number a fit.
             None if the method estimates none.

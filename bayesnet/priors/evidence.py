@@ -38,7 +38,7 @@ FEWEST_EFFECTIVE = 30.0
 class LogEvidence:
     """The log density of a table under a prior; `float(...)` is its value.
 
-    Fields:
+    Attributes:
         value: the log density, summed over outputs (nats), in the coordinates of the process.
         standard_error: of the Monte-Carlo estimate, in nats (delta method); 0 for a closed form.
         effective_size: effective number of draws behind an estimate; None for a closed form.

@@ -47,7 +47,7 @@ class ScaleModel:
 class Solution:
     """The law of the scale and the factorised blocks: all that predictions need.
 
-    Fields:
+    Attributes:
         u: (j, g) logs of the scales, g = 1 or one for each output; log_weight: (j, g).
         df: (g,) degrees of freedom where all is Student-t, else None.
         tail: (g,) P(s > t | y) ~ t^-tail: moments of order `tail` and beyond are infinite.

@@ -30,7 +30,7 @@ LogDensity = Callable[[np.ndarray], np.ndarray]
 class ScaleNodes:
     """A quadrature rule for the posterior of u = log s.
 
-    Fields:
+    Attributes:
         u: (j,) nodes; log_weight: (j,) their posterior log probabilities, which sum to 1.
         log_evidence: log of the integral of the joint density.
         error: the change of the log evidence, and of the expected s^(1/4) and s / (s + s0),

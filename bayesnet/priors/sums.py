@@ -21,7 +21,8 @@ class Sum:
             a Gaussian process.
 
     Attributes:
-        parts: the summands; units: "scaled" or "data", the same for all that state it.
+        parts: the summands.
+        units: "scaled" or "data", the same for all that state it.
 
     Raises:
         InputError: fewer than two parts, a part without `sample`, or parts in different units,

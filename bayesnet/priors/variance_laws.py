@@ -84,7 +84,8 @@ class Gamma:
     """Density `b^a / Gamma(a) v^(a-1) exp(-b v)`; mean a / b.
 
     Args:
-        a: shape; b: rate.
+        a: the shape.
+        b: the rate.
 
     Raises `InputError` unless both are positive numbers.
     """

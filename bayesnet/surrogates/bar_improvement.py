@@ -67,7 +67,8 @@ class BarExpectedImprovement(_Improvement):
         noisy: of a new observation (the law of y) instead of the function's value.
 
     Raises:
-        InputError: several outcomes. UnsupportedError: another posterior than of bars, or an
+        InputError: several outcomes.
+        UnsupportedError: another posterior than of bars, or an
             outcome transform that is curved.
     """
 

@@ -29,7 +29,8 @@ class StudentTExpectedImprovement(AcquisitionFunction):
         maximize: the direction.
 
     Raises:
-        InputError: several outcomes. UnsupportedError: a model without a random scale (use BoTorch's
+        InputError: several outcomes.
+        UnsupportedError: a model without a random scale (use BoTorch's
             own), nu <= 1 (the expectation is infinite), or an outcome transform that is curved.
     """
 

@@ -15,7 +15,7 @@ OfPair = Callable[[Array, Array, Array], Array]
 class Dual:
     """What the limit needs to know of an activation.
 
-    Fields:
+    Attributes:
         function: the activation itself.
         value: `E[phi(u) phi(v)]` for (u, v) Gaussian with mean 0.
         slope: `E[phi'(u) phi'(v)]`, which is the derivative of `value` by the covariance.

@@ -58,12 +58,13 @@ class FamilyGap:
 class FamilyMatch:
     """What `match_family` returns; prints the gaps as a table.
 
-    Fields:
+    Attributes:
         prior: the `AmortisedPrior`, hyper-parameters being latents of it.
         gaps: how far it is from the process at some quantiles of the hyper-parameters' laws.
         history: arrays "loss", and "step" with "held_out", as in `MatchResult`, over
             hyper-parameters drawn from their laws.
-        seconds: without compilation; compile_seconds: tracing and compiling.
+        seconds: wall time without compilation.
+        compile_seconds: that of tracing and compiling.
     """
 
     prior: AmortisedPrior

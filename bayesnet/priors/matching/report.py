@@ -28,7 +28,7 @@ POINTS_A_REGION = 8
 class MatchReport:
     """Neutral measures of a match; `print(report)` shows them as tables.
 
-    Fields:
+    Attributes:
         measures: name -> {"before", "after", "floor"}; the floor is the target against itself.
         regions: one dict a region: "region" in words, "ks" (mean Kolmogorov-Smirnov distance of
             the values at a point), "sd_ratio" (network over target), and at each of `LAGS`

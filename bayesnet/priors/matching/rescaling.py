@@ -42,7 +42,7 @@ class Gap:
 class RescaledMatch:
     """What `match_rescaled` returns; prints the gaps as a table.
 
-    Fields:
+    Attributes:
         prior: the `RescaledPrior`, with lengthscale and outputscale as latents.
         match: the match of its base to the process of lengthscale and variance 1.
         gaps: how far it is from the process at some lengthscales.

@@ -16,7 +16,7 @@ from bayesnet.priors.network import NetworkPrior
 class MatchResult:
     """A matched prior and how the match went.
 
-    Fields:
+    Attributes:
         prior: the matched `NetworkPrior`.
         target: the target as it was given.
         history: arrays "loss" (one a step, in the distance's own terms), and "step" with
@@ -28,8 +28,10 @@ class MatchResult:
         ended: "took all steps", "stopped falling" (the held-out distance did, see `patience`;
             `history["step"][-1]` says where), or what went wrong.
         attempts: the held-out distance at the end of each run (`restarts`).
-        seconds: wall time without compilation; compile_seconds: tracing and compiling.
-        inputs: the law of the points; before: the prior as it was given.
+        seconds: wall time without compilation.
+        compile_seconds: that of tracing and compiling.
+        inputs: the law of the points.
+        before: the prior as it was given.
     """
 
     prior: NetworkPrior

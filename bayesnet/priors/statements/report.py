@@ -22,7 +22,7 @@ BATCH = 128
 class StatementReport:
     """Measured on fresh draws at fresh points; `print(report)` shows it as a table.
 
-    Fields:
+    Attributes:
         rows: one dict a statement: "statement" in words; "imposed", how; "satisfied", the fraction
             of draws that miss it by no more than 1 % of the sd of the process (known values: two
             tolerances and that), or None for a statement about the law of draws; "gap", the mean of

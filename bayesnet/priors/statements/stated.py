@@ -30,8 +30,9 @@ class StatedPrior:
     A matching target, and anything else that takes an object with `sample`. `a + b` with a
     process in the same coordinates adds independent draws.
 
-    Fields:
-        statements: as they were given; how: in words, how each is imposed.
+    Attributes:
+        statements: as they were given.
+        how: in words, how each is imposed.
         scaling: the map between the user's units and the coordinates in which the prior draws.
         units: "scaled" or "data" (then the scaling is the identity).
         acceptance: the fraction of draws that the filter keeps (1 without one).

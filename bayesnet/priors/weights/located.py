@@ -21,7 +21,7 @@ LOCATIONS = ("fixed", "tied", "free")
 class LocatedLaw(eqx.Module):
     """Where the weights of a law are centred.
 
-    Fields:
+    Attributes:
         loc: None for the network's own locations `base_loc`; else trainable: (g,) one an array
             of parameters ("tied"), or (p,) one a parameter ("free"). With `loc_form` "fixed" it
             is (p,) too (pre-trained weights) and its gradient is stopped.
