@@ -11,7 +11,7 @@ so that no draw has more weight than any of them alone would give it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit, log_expit, logsumexp, ndtri
@@ -19,6 +19,7 @@ from scipy.stats import qmc
 
 from bayesnet._types import Bool, Float
 from bayesnet.pfn.family import ProcessFamily
+from bayesnet.pfn.inputs import log_prob_relevant
 
 # The network's sds are multiplied by this: weights stay bounded where it is too narrow.
 WIDER = 1.2
@@ -31,6 +32,8 @@ SHARE = 0.25
 DOUBT = 0.05
 # The most rounds of draws.
 ROUNDS = 16
+# How far points of the unit cube stay off its faces: what lies beyond has a normal quantile of 6.4.
+EDGE = 1e-10
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
 
 
@@ -47,7 +50,9 @@ class HyperProposal:
     log_odds: Float[np.ndarray, " d"] | None
 
     def draw(self, num: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Latents (s, k) and columns with an effect (s, d): points that fill the law evenly."""
+        """Latents (s, k) and columns with an effect (s, d): points that fill the law evenly.
+
+        Components have the shares that `as_drawn` gives them."""
         k = self.mean.shape[1]
         points = _net(num, k + d + 1, seed)
         component = systematic(np.exp(self.log_share), num, points[:, -1])
@@ -55,9 +60,16 @@ class HyperProposal:
         relevant = np.ones((num, d), bool)
         if self.log_odds is not None:
             relevant = points[:, k : k + d] < expit(self.log_odds)
-            # A function of no column at all is left out.
+            # No function is of no column at all: then it is of the likeliest.
             relevant[:, int(np.argmax(self.log_odds))] |= ~relevant.any(axis=1)
         return z, relevant
+
+    def as_drawn(self, num: int) -> HyperProposal:
+        """The law of `num` draws: components have whole numbers of them."""
+        chosen = systematic(np.exp(self.log_share), num)
+        counts = np.bincount(chosen, minlength=len(self.log_share))
+        with np.errstate(divide="ignore"):
+            return replace(self, log_share=np.log(counts / num))
 
     def log_prob(
         self, z: Float[np.ndarray, "s k"], relevant: np.ndarray, counted: np.ndarray
@@ -68,7 +80,12 @@ class HyperProposal:
         gaussian = np.where(counted[:, None], each, 0.0).sum(axis=-1)
         total: np.ndarray = logsumexp(gaussian + self.log_share, axis=1)
         if self.log_odds is not None:
-            total = total + log_expit(np.where(relevant, self.log_odds, -self.log_odds)).sum(axis=1)
+            columns = log_expit(np.where(relevant, self.log_odds, -self.log_odds)).sum(axis=1)
+            # The likeliest column alone stands for no column, too.
+            alone = relevant.sum(axis=1) == 1
+            alone &= relevant[:, int(np.argmax(self.log_odds))]
+            none = log_expit(-self.log_odds).sum()
+            total = total + np.where(alone, np.logaddexp(columns, none), columns)
         return total
 
 
@@ -98,7 +115,7 @@ def weigh(
     Two rounds, and more, at most `rounds`, until `enough` draws are effective.
     """
     num = draws // 2
-    proposals, counts = [first], [num]
+    proposals, counts = [first.as_drawn(num)], [num]
     z, relevant = first.draw(num, d, seed=0)
     known = evidence(z, relevant)
     while True:
@@ -111,9 +128,10 @@ def weigh(
         done = len(proposals) >= 2 and effective_size(log_weight) >= enough
         if done or len(proposals) == rounds:
             return Weighted(z, relevant, log_weight - np.log(len(z)))
-        proposals.append(adapted(first, z, relevant, log_weight))
-        counts.append(num if len(proposals) > 2 else draws - num)
-        z_more, relevant_more = proposals[-1].draw(counts[-1], d, seed=len(proposals) - 1)
+        more = adapted(first, z, relevant, log_weight)
+        counts.append(num if len(proposals) > 1 else draws - num)
+        z_more, relevant_more = more.draw(counts[-1], d, seed=len(proposals))
+        proposals.append(more.as_drawn(counts[-1]))
         known = np.concatenate([known, evidence(z_more, relevant_more)])
         z, relevant = np.concatenate([z, z_more]), np.concatenate([relevant, relevant_more])
 
@@ -179,16 +197,13 @@ def _log_prior(
     family: ProcessFamily, z: np.ndarray, relevant: np.ndarray, counted: np.ndarray
 ) -> Float[np.ndarray, " s"]:
     total: np.ndarray = np.where(counted, -0.5 * z**2 - _HALF_LOG_2PI, 0.0).sum(axis=1)
-    if family.unused > 0 and relevant.shape[1] > 1:
-        share = np.where(relevant, 1 - family.unused, family.unused)
-        total = total + np.log(share).sum(axis=1)
-    return total
+    return total + log_prob_relevant(relevant, family.unused)
 
 
 def _net(num: int, size: int, seed: int) -> Float[np.ndarray, "s k"]:
     """Points of the unit cube that fill it evenly, always the same, away from its faces."""
     points = qmc.Sobol(size, seed=seed).random(1 << (num - 1).bit_length())[:num]
-    return np.clip(points, 1e-4, 1 - 1e-4)
+    return np.clip(points, EDGE, 1 - EDGE)
 
 
 def systematic(weights: np.ndarray, num: int, order: np.ndarray | None = None) -> np.ndarray:

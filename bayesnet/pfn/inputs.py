@@ -40,7 +40,8 @@ class MixedInputs:
     Args:
         weights: how often a column is uniform, normal, in three clusters (the same for all
             clustered columns of a task), skewed (log-normal), or binary.
-        unused: the probability that the function ignores a column (never all of them).
+        unused: the probability that the function ignores a column. Columns are independent of each
+            other but for this: tables whose columns would all be ignored are left out.
         wide: the probability that a task's queries are uniform in the box [-2.5, 2.5] instead of
             following the law of the context.
         warped: the probability that the prior sees a column through a random monotone map
@@ -98,9 +99,24 @@ def _mixed(
     beyond = jax.random.uniform(k[5], (size, 1, 1)) < law.wide
     late = jnp.arange(rows)[:, None] >= rows - queries
     x = jnp.where(beyond & late & (kind != KINDS.index("binary")), WIDE * u, x)
-    relevant = jax.random.uniform(k[6], (size, 1, d)) >= law.unused
-    first = jax.random.randint(k[7], (size, 1, 1), 0, d) == jnp.arange(d)
-    return x, x * (relevant | first)
+    # The first column with an effect is number j in proportion to unused^j; those after it are free.
+    column = jnp.arange(d)
+    share = jnp.asarray(law.unused, jnp.float32) ** column
+    first = jax.random.choice(k[7], d, (size, 1, 1), p=share / share.sum())
+    later = jax.random.uniform(k[6], (size, 1, d)) >= law.unused
+    return x, x * jnp.where(column > first, later, column == first)
+
+
+def log_prob_relevant(relevant: np.ndarray, unused: float) -> np.ndarray:
+    """The log probability (s,) that just the columns `relevant` (s, d) have an effect in a task of
+    `MixedInputs` with that `unused`; -inf where none has."""
+    d = relevant.shape[1]
+    count = relevant.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        without = np.where(count < d, (d - count) * np.log(unused), 0.0)
+    free = count * np.log1p(-unused) + without - np.log1p(-(unused**d))
+    found: np.ndarray = np.where(count > 0, free, -np.inf)
+    return found
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ def prediction(
         weight,
         None,
         np.full(m, np.inf),
-        np.arange(nodes),
+        # Outputs are conditioned by themselves: each weighs the nodes its own way.
+        np.zeros(nodes, int),
         False,
         partial(joint_covariance, network, processes, scaled, scale),
     )

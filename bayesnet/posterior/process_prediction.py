@@ -157,13 +157,12 @@ class ProcessPrediction(Prediction):
         rng = generator(key)
         n, m = self.location.shape[1:]
         if not joint:
-            node = np.stack(
-                [_pick(rng, self.log_weight[:, j], (num, n)) for j in range(m)], axis=-1
-            )
+            # The outputs of a point go together as they do jointly.
+            node = self._joint_nodes(rng, num * n).reshape(num, n, m)
             pick = (node, np.arange(n)[None, :, None], np.arange(m)[None, None, :])
             spread = np.hypot(self.function_scale, self.noise_scale if noise else 0.0)[pick]
-            z = rng.standard_normal((num, n, m)) / self._root_chi(rng, (num, n, m))
-            return self.location[pick] + spread * z
+            chi = self._root_chi(rng, (num, n, 1 if self.shared else m))
+            return self.location[pick] + spread * rng.standard_normal((num, n, m)) / chi
         node = self._joint_nodes(rng, num)
         chi = self._root_chi(rng, (num, 1, 1 if self.shared else m))
         out = np.empty((num, n, m))

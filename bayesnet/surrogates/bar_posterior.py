@@ -35,6 +35,7 @@ class BarPosterior(Posterior):
         outcome: the map to the caller's outcomes.
         noise_var: known variances of Gaussian noise to add, batch x q x m, in the model's outcome
             space; None for none.
+        salt: tells this posterior from those of other models, whose samplers have the same seed.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class BarPosterior(Posterior):
         outcome: OutcomeMap | None = None,
         noise_var: Tensor | None = None,
         dtype: torch.dtype = torch.float64,
+        salt: int = 0,
     ) -> None:
         self.law = law
+        self.salt = salt
         self._correlations = correlations
         self.outcome = OutcomeMap() if outcome is None else outcome
         self.noise_var = noise_var
@@ -208,4 +211,4 @@ def correlation_root(correlations: Tensor) -> Tensor:
 def _get_sampler(
     posterior: BarPosterior, sample_shape: torch.Size, *, seed: int | None = None
 ) -> SobolSampler:
-    return SobolSampler(sample_shape=sample_shape, seed=seed)
+    return SobolSampler(sample_shape=sample_shape, seed=seed, salt=posterior.salt)

@@ -27,7 +27,8 @@ class Nodes:
     """The joint law at q candidates for each node.
 
     `mean` (j, batch, q, m), `cov` (j, batch, m, q, q), `log_weight` (j, batch, m); `scale`
-    (j, batch, m) multiplies noise that is inside; `df` or None.
+    (j, batch, m) multiplies noise that is inside; `df` or None. `sizes`: how many nodes in a row
+    belong to each member (hyper-parameters, which all outputs share); one member if empty.
     """
 
     mean: Tensor
@@ -35,6 +36,7 @@ class Nodes:
     log_weight: Tensor
     scale: Tensor
     df: float | None
+    sizes: tuple[int, ...] = ()
 
     def to(self, like: Tensor) -> Nodes:
         """In the dtype and on the device of a tensor."""
@@ -44,6 +46,7 @@ class Nodes:
             self.log_weight.to(like),
             self.scale.to(like),
             self.df,
+            self.sizes,
         )
 
 

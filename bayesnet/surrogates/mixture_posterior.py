@@ -76,9 +76,23 @@ class ScaleMixturePosterior(Posterior):
 
     @property
     def base_sample_shape(self) -> torch.Size:
-        """Normals for q x m values, and one coordinate for each scale: the last axis."""
+        """Normals for q x m values, then one coordinate for each random thing: the last axis.
+
+        What is chosen apart from each other has coordinates of its own: the member, the node, and the
+        chi-square variable of Student-t laws."""
         q, m = self.inner_shape[-2:]
-        return torch.Size([q * m + (1 if self.shared else m)])
+        return torch.Size([q * m + sum(self._choices)])
+
+    @property
+    def _choices(self) -> tuple[int, int, int]:
+        """Coordinates for the member, for nodes, and for chi-square variables."""
+        groups = 1 if self.shared else self.inner_shape[-1]
+        several = self.nodes.mean.shape[0] > 1
+        sizes = self.nodes.sizes
+        # A shared node is chosen together with its member.
+        apart = not self.shared and len(sizes) > 1
+        nodes = several and (not apart or max(sizes) > 1)
+        return int(apart), groups * nodes, groups * (self.nodes.df is not None)
 
     @property
     def batch_range(self) -> tuple[int, int]:
@@ -154,13 +168,14 @@ class ScaleMixturePosterior(Posterior):
         if base.dim() == len(sample_shape) + 1:
             base = base.reshape(*sample_shape, *(1,) * dims, base.shape[-1])
         z = base[..., : q * m].reshape(*base.shape[:-1], q, m)
-        level = torch.special.ndtr(base[..., q * m :]).clamp(EDGE, 1.0 - EDGE)  # (.., 1 or m)
-        index = self._pick(level, len(sample_shape))  # sample x batch x (1 or m)
+        level = torch.special.ndtr(base[..., q * m :]).clamp(EDGE, 1.0 - EDGE)
+        by_member, by_node, by_chi = level.split(list(self._choices), dim=-1)  # (.., 1 or m) each
+        index = self._pick(by_member, by_node, len(sample_shape))  # sample x batch x (1 or m)
         shape = torch.Size((*sample_shape, *self.inner_shape))
         out = torch.zeros(shape, dtype=torch.float64, device=self.device)
         stretch: Any = 1.0
         if self.nodes.df is not None:
-            chi = chdtri(self.nodes.df, level.detach().cpu().numpy())
+            chi = chdtri(self.nodes.df, by_chi.detach().cpu().numpy())
             stretch = (self.nodes.df / torch.as_tensor(np.asarray(chi)).to(level)).sqrt()
             stretch = stretch.unsqueeze(-2)
         moved = z.to(self.dtype).mT.unsqueeze(-1)  # (.., m, q, 1)
@@ -170,14 +185,33 @@ class ScaleMixturePosterior(Posterior):
             out = torch.where((index == k).unsqueeze(-2), value, out)
         return self._outcome(out.to(self.dtype))
 
-    def _pick(self, level: Tensor, samples: int) -> Tensor:
+    def _pick(self, by_member: Tensor, by_node: Tensor, samples: int) -> Tensor:
         """The node of each sample by inversion: sample x batch x (1 or m)."""
-        edges = self.nodes.log_weight.detach().exp().cumsum(0)
-        if self.shared:
-            edges = edges[..., :1]
-        edges = edges.reshape(edges.shape[0], *(1,) * samples, *edges.shape[1:])
-        index = (level.unsqueeze(0) > edges / edges[-1:]).sum(0)
-        return index.clamp_max(edges.shape[0] - 1)
+        weight = self.nodes.log_weight.detach().exp()
+        weight = weight[..., :1] if self.shared else weight
+        weight = weight.reshape(weight.shape[0], *(1,) * samples, *weight.shape[1:])
+        sizes = self.nodes.sizes
+        if not by_member.shape[-1]:
+            return _inverse(weight, by_node)
+        parts = weight.split(list(sizes))
+        # All outputs have the same members, with the same shares.
+        shares = torch.stack([p.sum(0) for p in parts])[..., :1]
+        member = _inverse(shares, by_member)
+        own = [_inverse(p, by_node) if len(p) > 1 else torch.zeros_like(member) for p in parts]
+        starts = np.cumsum([0, *sizes])
+        index = torch.zeros_like(member)
+        for i, node in enumerate(own):
+            index = torch.where(member == i, node + int(starts[i]), index)
+        return index
+
+
+def _inverse(weight: Tensor, level: Tensor) -> Tensor:
+    """Which of the weights (j, ...) a level between 0 and 1 falls into; zeros without levels."""
+    if len(weight) == 1 or not level.shape[-1]:
+        return torch.zeros(weight.shape[1:], dtype=torch.long, device=weight.device)
+    edges = weight.cumsum(0)
+    index = (level.unsqueeze(0) > edges / edges[-1:]).sum(0)
+    return index.clamp_max(len(weight) - 1)
 
 
 @GetSampler.register(ScaleMixturePosterior)

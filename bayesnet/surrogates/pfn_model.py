@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from typing import Any, Self
 
@@ -122,6 +123,10 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         self._batch = torch.Size()
 
     @property
+    def _salt(self) -> int:
+        return zlib.crc32(np.ascontiguousarray(self.fitted.data.y).tobytes()) % 2**20
+
+    @property
     def _num_fitted(self) -> int:
         return self.fitted.data.out_dim
 
@@ -190,7 +195,7 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         outcome = OutcomeMap(
             getattr(self, "outcome_transform", None), inputs, outputs, posterior_transform
         )
-        return BarPosterior(law, joint, outcome, variance, dtype=X.dtype)
+        return BarPosterior(law, joint, outcome, variance, X.dtype, self._salt)
 
     def _law(self, logits: Tensor) -> BarLaw:
         """Laws in scaled coordinates, the same bars for all outputs."""

@@ -207,8 +207,9 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
                     nodes.scale,
                 )
             )
+        sizes = tuple(len(p[0]) for p in parts)
         mean, cov, log_weight, scale = (torch.cat(p) for p in zip(*parts, strict=True))
-        return Nodes(mean, cov, log_weight, scale, nodes.df)
+        return Nodes(mean, cov, log_weight, scale, nodes.df, sizes)
 
     def _scaled(self, inputs: Tensor) -> Tensor:
         scaling = self.fitted.scaling

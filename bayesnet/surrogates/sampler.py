@@ -45,13 +45,14 @@ class DrawsSampler(MCSampler):
         )
 
     def _noise(self, posterior: DrawsPosterior) -> Tensor:
-        """Standard normal base samples, point by point, so that more points keep the first."""
+        """Standard normal base samples, point by point, so that more points keep the first, and other ones
+        for each model."""
         q, m = posterior.noise_shape
         kept = self.noise_samples
         if kept is None or kept.shape[-1] != m:
             kept = torch.zeros((*self.sample_shape, 0, m), dtype=torch.float64)
         for j in range(kept.shape[-2], q):
-            generator = torch.Generator().manual_seed(self.seed + 7919 * (j + 1))
+            generator = torch.Generator().manual_seed(self.seed + posterior.salt + 7919 * (j + 1))
             column = torch.randn((*self.sample_shape, 1, m), generator=generator, dtype=kept.dtype)
             kept = torch.cat([kept, column], dim=-2)
         self.noise_samples = kept

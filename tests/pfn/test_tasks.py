@@ -1,12 +1,14 @@
 """Tasks: the law that a process gives for its queries, and that of drawn functions."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import bayesnet as bn
-from bayesnet.pfn.inputs import KINDS, MixedInputs, as_input_law
+from bayesnet.pfn.inputs import KINDS, MixedInputs, as_input_law, log_prob_relevant
 from bayesnet.pfn.tasks import Mixture, Tasks, gaussian_task
 
 RBF = bn.GaussianProcess("rbf", 0.7, 1.5)
@@ -100,8 +102,8 @@ def test_inputs_have_the_laws_that_are_stated():
     assert binary.mean() == pytest.approx(0.1, abs=0.02)
     assert np.abs(queries).max() <= 2.5  # wide: the box, and binary columns stay binary
     ignored = (seen == 0).all(axis=1)
-    # Ignored are 0.4 of the columns but for the one of three that is always seen.
-    assert ignored.mean() == pytest.approx(0.4 * 2 / 3, abs=0.02)
+    # Ignored are 0.4 of the columns but for tables where all would be.
+    assert ignored.mean() == pytest.approx((0.4 - 0.4**3) / (1 - 0.4**3), abs=0.02)
     assert not ignored.all(axis=1).any()
     assert np.array_equal(
         seen[~np.broadcast_to(ignored[:, None], x.shape)],
@@ -110,6 +112,22 @@ def test_inputs_have_the_laws_that_are_stated():
     single, _ = MixedInputs(weights=(0, 0, 0, 0.5, 0.5)).draw(jax.random.key(0), 50, 12, 4, 1)
     assert len(KINDS) == 5
     assert not (np.abs(single) == 1).all(axis=1).any()  # no function of one binary column
+
+
+@pytest.mark.parametrize(("unused", "d"), [(0.15, 2), (0.4, 3), (0.0, 2), (0.3, 1)])
+def test_the_law_of_columns_with_an_effect_is_the_one_that_is_stated(unused, d):
+    """Independent columns, given that one has an effect: the prior that weighs proposals."""
+    _, seen = MixedInputs(unused=unused).draw(jax.random.key(1), 20_000, 6, 2, d)
+    relevant = np.asarray((seen != 0).any(axis=1))
+    total = 0.0
+    for pattern in itertools.product([True, False], repeat=d):
+        found = (relevant == np.array(pattern)).all(axis=1).mean()
+        stated = float(np.exp(log_prob_relevant(np.array([pattern]), unused))[0])
+        by_hand = unused ** (d - sum(pattern)) * (1 - unused) ** sum(pattern) / (1 - unused**d)
+        assert stated == pytest.approx(by_hand if any(pattern) else 0.0, abs=1e-12)
+        assert found == pytest.approx(stated, abs=0.015)
+        total += stated
+    assert total == pytest.approx(1.0, abs=1e-12)
 
 
 def test_inputs_of_a_box_or_a_table():
