@@ -186,10 +186,56 @@ def test_fit_in_closed_form(tmp_path):
     assert np.sqrt(np.mean((table[table.dtype.names[0]] - truth) ** 2)) < 0.5 * truth.std()
 
 
+@pytest.mark.parametrize("method", [pytest.param("pfn", marks=pytest.mark.slow), "amortised"])
+def test_trained_weights_are_fitted_saved_and_predicted_from(tmp_path, method):
+    data = heat_table(tmp_path / "heat.csv")
+    code, out, err = call("fit", data, "-t", "yield", "--inference", method)
+    assert code == 0, err
+    assert "Matching" not in err
+    assert "RMSE" in out
+    assert ("surprise" if method == "pfn" else "log evidence") in out
+    code, out, err = call("predict", tmp_path / "heat.bayesnet", data)
+    assert code == 0, err
+    table = np.genfromtxt(data, delimiter=",", names=True)
+    x, y = np.column_stack([table["temp"], table["time"]]), table["yield"]
+    expected = bn.fit(None, x, y, inference=method).predict(x)
+    rows = list(csv.DictReader(out.splitlines()))
+    np.testing.assert_allclose([float(r["mean"]) for r in rows], expected.mean[:, 0], rtol=1e-3)
+    assert "yield: RMSE" in err
+    bn.load(tmp_path / "heat.bayesnet")["posterior"].save(tmp_path / "plain.bayesnet")
+    new = write_csv(tmp_path / "new.csv", "a,b", x[:3].tolist())
+    code, out, err = call("predict", tmp_path / "plain.bayesnet", new)
+    assert code == 0, err
+    assert len(out.splitlines()) == 4
+
+
+def test_classes_are_predicted_from_trained_weights(tmp_path):
+    data = flower_table(tmp_path / "flowers.csv")
+    args = ["--likelihood", "categorical", "--inference", "pfn", "--test-fraction", "0.2"]
+    code, out, err = call("fit", data, "-t", "species", *args)
+    assert code == 0, err
+    assert "accuracy" in out
+    code, out, err = call("predict", tmp_path / "flowers.bayesnet", data)
+    assert code == 0, err
+    assert next(csv.DictReader(out.splitlines())).keys() >= {"predicted", "p_iris", "p_rose"}
+    assert "species: accuracy" in err
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         (["--inference", "student_t", "--kernel", "rbf"], "brings a process of its own"),
+        (["--inference", "pfn", "--lengthscale", "1"], "brings a process of its own"),
+        (["--inference", "pfn", "--draws", "5"], "--draws does not belong"),
+        (
+            ["--inference", "amortised", "--hidden", "5"],
+            "conditions no network: leave --hidden out",
+        ),
+        (
+            ["--inference", "exact", "--activation", "relu"],
+            "conditions no network: leave --activation",
+        ),
+        (["--inference", "pfn", "--noise-std", "1"], "brings its own law of the noise"),
         (["--inference", "hcm"], "Did you mean 'hmc'"),
         (["--chains", "0"], "at least 1, got 0"),
         (["--members", "5"], "--members does not belong to --inference hmc"),

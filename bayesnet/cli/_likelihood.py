@@ -38,6 +38,16 @@ def has_classes(likelihood: Any) -> bool:
     return hasattr(likelihood, "classes")
 
 
+def law_of(posterior: Any) -> Any:
+    """The likelihood of a posterior; of trained weights, which hold none, what their targets are."""
+    from bayesnet.likelihoods import CategoricalLikelihood, GaussianLikelihood
+
+    if hasattr(posterior, "likelihood"):
+        return posterior.likelihood
+    labels = getattr(posterior, "labels", None)
+    return GaussianLikelihood() if labels is None else CategoricalLikelihood(classes=labels)
+
+
 def read_targets(table: Table, targets: Sequence[str], likelihood: Any, fix: str) -> np.ndarray:
     """The target columns: numbers (n, m), or the labels (n,) of one column."""
     if not has_classes(likelihood):
@@ -50,6 +60,8 @@ def read_targets(table: Table, targets: Sequence[str], likelihood: Any, fix: str
 
 def noise_facts(posterior: Any) -> list[tuple[str, str]]:
     """Learned noise levels, each one line: its name and median, in the user's units."""
+    if hasattr(posterior, "pfn"):  # trained weights, which tell the noise row by row
+        return []
     if not hasattr(posterior, "bound"):  # a process: one level an output, none for classes
         report = posterior.diagnostics()
         if has_classes(posterior.likelihood):

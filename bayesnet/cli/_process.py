@@ -24,16 +24,19 @@ Outputscale = Annotated[
     float | None,
     typer.Option(help="Variance of the functions (targets at sd 1); else random, median 1"),
 ]
-Hidden = Annotated[str, typer.Option(help="Widths of the hidden layers, separated by commas")]
-Activation = Annotated[str, typer.Option(help="tanh, relu, silu, ...")]
+Hidden = Annotated[
+    str | None, typer.Option(help="Widths of the hidden layers, separated by commas; else 50,50")
+]
+Activation = Annotated[str | None, typer.Option(help="tanh, relu, silu, ...; else tanh")]
 Device = Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:1; see: bayesnet devices")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result")]
 
 
-def make_network(hidden: str, activation: str) -> Any:
+def make_network(hidden: str | None, activation: str | None) -> Any:
     """The network that the options state."""
     from bayesnet.networks import MLP
 
+    hidden, activation = hidden or "50,50", activation or "tanh"
     parts = [width.strip() for width in hidden.split(",") if width.strip()]
     widths = tuple(width for width in map(as_whole, parts) if width is not None)
     if len(widths) < len(parts):

@@ -21,7 +21,9 @@ from bayesnet.cli._table import read_csv, split_columns
 NETWORK_METHODS = ("hmc", "nuts", "sghmc", "ensemble")
 OWN_PROCESS = ("infinite_width", "student_t")
 PROCESS_METHODS = ("exact", *OWN_PROCESS, "process_laplace", "sparse_variational")
-METHODS = NETWORK_METHODS + PROCESS_METHODS
+# Weights that were trained on a prior: no fit at all.
+TRAINED = ("pfn", "amortised")
+METHODS = NETWORK_METHODS + PROCESS_METHODS + TRAINED
 
 
 @plain_errors
@@ -58,8 +60,8 @@ def fit(
     kernel: options.Kernel = None,
     lengthscale: options.Lengthscale = None,
     outputscale: options.Outputscale = None,
-    hidden: options.Hidden = "50,50",
-    activation: options.Activation = "tanh",
+    hidden: options.Hidden = None,
+    activation: options.Activation = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
 ) -> None:
@@ -68,7 +70,8 @@ def fit(
     The network's weight prior is first matched to a Gaussian process, so that it knows what
     functions look like (kept in a cache: once per number of columns). `exact` conditions that process
     itself, `process_laplace` (classes, up to a few hundred rows) and `sparse_variational` (classes or
-    numbers, many rows) approximately; `infinite_width` and `student_t` an infinitely wide network.
+    numbers, many rows) approximately; `infinite_width` and `student_t` an infinitely wide network. `pfn` (numbers
+    or classes) and `amortised` (numbers) predict from trained weights in seconds, under their own prior.
     Columns are standardised inside; give the data in their own units.
 
     [bold]Examples[/bold]
@@ -84,6 +87,8 @@ def fit(
     bayesnet fit doses.csv -t effect --inference exact --kernel matern52
 
     bayesnet fit flowers.csv -t species --likelihood categorical --inference process_laplace
+
+    bayesnet fit doses.csv -t effect --inference pfn
     """
     # Everything that can be wrong with the input is looked at before the first computation.
     if not 0 <= test_fraction < 1:
@@ -111,19 +116,17 @@ def fit(
 
     settings = {"chains": chains, "warmup": warmup, "draws": draws, "members": members}
     method = _method(inference, **settings, inducing=inducing)
-    network = options.make_network(hidden, activation)
+    of_network = {"hidden": hidden, "activation": activation}
+    of_process = {"kernel": kernel, "lengthscale": lengthscale, "outputscale": outputscale}
+    if inference not in NETWORK_METHODS:
+        _refuse(of_network, f"--inference {inference} conditions no network")
+    if inference in OWN_PROCESS + TRAINED:
+        _refuse(of_process, f"--inference {inference} brings a process of its own")
+    network = options.make_network(hidden, activation) if inference in NETWORK_METHODS else None
     outputs = law.num_outputs(len(targets))
-    stated = (kernel, lengthscale, outputscale)
-    process = options.make_target(*stated, len(inputs), outputs)
-    if inference in PROCESS_METHODS:
-        network = None
-        if inference in OWN_PROCESS:
-            if any(option is not None for option in stated):
-                raise InputError(
-                    f"--inference {inference} brings a process of its own: leave --kernel, "
-                    "--lengthscale and --outputscale out, or use --inference exact."
-                )
-            process = None
+    process = None
+    if inference not in OWN_PROCESS + TRAINED:
+        process = options.make_target(**of_process, in_dim=len(inputs), out_dim=outputs)
     first = "Matching the prior, then " if network is not None else ""
     say(f"{len(train)} rows, {len(inputs)} input columns. {first}{method} ...")
     if law.scales_targets and len(train) > 1 and tells_no_scale(y[train]):
@@ -147,19 +150,27 @@ def fit(
 
 
 def _method(name: str, **settings: int | None) -> Any:
-    """The method of that name with the settings that were given."""
+    """The method of that name with the settings that were given; of trained weights their name."""
     from bayesnet.inference import PRESETS
 
     if name not in METHODS:
         raise unknown_name("inference method", name, METHODS)
     given = {key: value for key, value in settings.items() if value is not None}
-    known = {field.name for field in dataclasses.fields(PRESETS[name]())}
+    trained = name in TRAINED
+    known = set() if trained else {f.name for f in dataclasses.fields(PRESETS[name]())}
     if name == "sparse_variational":
         known -= {"draws"}  # of logits in a step: nothing that is kept
     for key in given:
         if key not in known:
             raise InputError(f"--{key} does not belong to --inference {name}: leave it out.")
-    return PRESETS[name](**given)
+    return name if trained else PRESETS[name](**given)
+
+
+def _refuse(settings: dict[str, Any], reason: str) -> None:
+    """Raise `InputError` if one of the options was given."""
+    given = [f"--{name}" for name, value in settings.items() if value is not None]
+    if given:
+        raise InputError(f"{reason}: leave {', '.join(given)} out, or choose another --inference.")
 
 
 def _split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -173,8 +184,9 @@ def _split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _summary(posterior: Any, data: Path, inputs: Any, targets: Any, train: int, test: int) -> Any:
-    seconds = sum(posterior.seconds.values())
-    name = type(posterior.method).__name__
+    seconds = sum(getattr(posterior, "seconds", {}).values())
+    method = getattr(posterior, "method", None)
+    name = "trained weights" if method is None else type(method).__name__
     if hasattr(posterior, "num_draws"):
         name = f"{posterior.num_draws} draws by {name}"
     interrupted = getattr(posterior, "interrupted", False)
@@ -192,7 +204,7 @@ def _quality(
 ) -> Any:
     rows = test if len(test) else train
     prediction = posterior.predict(x[rows])
-    if laws.has_classes(posterior.likelihood):
+    if laws.has_classes(laws.law_of(posterior)):
         lines = [(targets[0], laws.class_scores(prediction, y[rows]))]
     else:
         lines = _regression_scores(prediction, y[rows], targets)
@@ -220,6 +232,9 @@ def _regression_scores(prediction: Any, y: np.ndarray, targets: Any) -> list[tup
 
 
 def _judge(posterior: Any) -> None:
+    if not hasattr(posterior, "diagnostics"):
+        _judge_trained(posterior)
+        return
     report = posterior.diagnostics()
     numbers = report.headline
     if report.ok:
@@ -228,3 +243,20 @@ def _judge(posterior: Any) -> None:
     show(f"Convergence: do not rely on this run yet ({numbers}):")
     for problem in report.problems:
         show(f"  - {problem}")
+
+
+def _judge_trained(posterior: Any) -> None:
+    """Whether the table is like those that the weights were trained on."""
+    limit = posterior.pfn.card.get("surprise_limit")
+    if limit is None or not np.isfinite(posterior.surprise):
+        show(
+            "Too few rows to judge whether the table is like those that the weights were trained on."
+        )
+        return
+    unusual = posterior.surprise > limit
+    word = "is unlike" if unusual else "is like"
+    advice = ": do not rely on the predictions; use --inference hmc" if unusual else ""
+    show(
+        f"Half of the table, predicted from the other half, {word} tables that the weights were trained on "
+        f"(surprise {posterior.surprise:.2f}, 1 in 200 of those has more than {limit:.2f}){advice}."
+    )

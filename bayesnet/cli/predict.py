@@ -57,7 +57,7 @@ def predict(
 
     with using(device):
         prediction = fitted.posterior.predict(x)
-        if laws.has_classes(fitted.posterior.likelihood):
+        if laws.has_classes(laws.law_of(fitted.posterior)):
             columns, what = laws.class_columns(prediction), "predictions with probabilities"
 
             def judge(rows: np.ndarray, y: np.ndarray) -> list[str]:
@@ -91,7 +91,7 @@ def _scores(
     fitted: Model, table: Table, judge: Callable[[np.ndarray, np.ndarray], list[str]]
 ) -> dict[str, str]:
     """What `judge(rows, y)` says of each target, on the rows of the file (n,) that have all of these."""
-    targets, law = fitted.targets or (), fitted.posterior.likelihood
+    targets, law = fitted.targets or (), laws.law_of(fitted.posterior)
     if fitted.inputs is None or not targets or not set(targets) <= set(table.names):
         return {}
     rows = table.with_all(targets, labels=laws.has_classes(law))
@@ -114,7 +114,9 @@ def _inputs(fitted: Model, table: Table, ignore_extra: bool) -> np.ndarray:
     if fitted.inputs is None:
         # Saved from Python without names: the order of columns is all there is.
         posterior = fitted.posterior
-        expected = posterior.columns if hasattr(posterior, "columns") else posterior.data.in_dim
+        expected = getattr(posterior, "in_dim", None) or (
+            posterior.columns if hasattr(posterior, "columns") else posterior.data.in_dim
+        )
         if len(table.names) != expected:
             raise InputError(
                 f"{table.path} has {len(table.names)} columns, the model was fitted on {expected}; "

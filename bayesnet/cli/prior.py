@@ -31,8 +31,8 @@ def show_command(
     lengthscale: options.Lengthscale = None,
     outputscale: options.Outputscale = None,
     dim: Annotated[int, typer.Option(help="Number of input columns")] = 1,
-    hidden: options.Hidden = "50,50",
-    activation: options.Activation = "tanh",
+    hidden: options.Hidden = None,
+    activation: options.Activation = None,
     steps: Annotated[int, typer.Option(help="Steps of the match")] = 400,
     out: Annotated[Path, typer.Option(help="Picture to write (png, pdf or svg)")] = Path(
         "prior.png"
