@@ -15,6 +15,7 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
+from bayesnet._repr import one_line
 from bayesnet._types import Array, ArrayLike, Bool, Float, OnHost
 
 # For users; the other names serve the rooms of the library.
@@ -60,6 +61,8 @@ class Scaling:
     y_loc: np.ndarray
     y_scale: np.ndarray
     y_spread: np.ndarray | None = None
+
+    __repr__ = one_line
 
     @staticmethod
     def from_data(
@@ -206,6 +209,8 @@ class Data:
     rows: Rows
     scaling: Scaling
     num_rows: int
+
+    __repr__ = one_line
 
     @property
     def in_dim(self) -> int:

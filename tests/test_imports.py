@@ -17,6 +17,7 @@ PACKAGE = Path(bn.__file__).parent
 ROOMS = (
     "_errors",
     "_renamed",
+    "_repr",
     "_types",
     "_matrix",
     "data",

@@ -17,6 +17,7 @@ import torch
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
 from bayesnet._renamed import renamed, warn_renamed
+from bayesnet._repr import brief
 from bayesnet._types import ArrayLike
 from bayesnet.bo.noise import loop_likelihood
 from bayesnet.bo.scaling import BIGGEST, robust_scale, winsorise
@@ -126,6 +127,11 @@ class LoopState:
     y_scale: tuple[float, float] | None = None
     tuned_at: int = 0
     moved: bool = False
+
+    def __repr__(self) -> str:
+        d, surrogate = self.bounds.shape[1], brief(self.settings.surrogate)
+        seen = "no data yet" if self.model is None else repr(self.posterior)
+        return f"LoopState({surrogate} in a box of {d} column(s)): {seen}"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bounds", check_bounds(self.bounds))

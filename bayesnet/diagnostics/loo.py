@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._repr import one_line
 from bayesnet._types import Key, as_key
 from bayesnet.data import Data
 from bayesnet.diagnostics.arviz_export import row_log_likelihoods
@@ -55,6 +56,8 @@ class LeaveOneOut:
     limit: float
     refitted: tuple[int, ...]
     problems: tuple[str, ...]
+
+    __repr__ = one_line
 
     @property
     def elpd(self) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 
 from bayesnet._errors import UnsupportedError
 from bayesnet._matrix import as_matrix
+from bayesnet._repr import fitted_to, typicality
 from bayesnet._types import Array, ArrayLike
 from bayesnet.likelihoods.labels import LabelLaw
 from bayesnet.pfn.class_network import ClassTransformer
@@ -27,7 +28,7 @@ from bayesnet.posterior import ClassPrediction
 Answer = tuple[View, np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PFNClassPrediction(ClassPrediction):
     """What a PFN says about the class of new rows: `components` is one law, the predictive one.
 
@@ -75,6 +76,10 @@ class ClassPosterior:
     wider: str
     seed: int
     temperature: float = 1.0
+
+    def __repr__(self) -> str:
+        what = f"weights {self.pfn.card['name']!r} in {self.ensemble} views, {len(self.labels)} classes"
+        return fitted_to(self, what, (*self.x.shape, 1), typicality(self))
 
     @property
     def in_dim(self) -> int:

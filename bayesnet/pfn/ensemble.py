@@ -11,6 +11,7 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
+from bayesnet._repr import fitted_to, typicality
 from bayesnet._types import ArrayLike
 from bayesnet.data import Data, Scaling, make_data
 from bayesnet.pfn.bars import BarDistribution
@@ -40,6 +41,11 @@ class PFNEnsemble:
     data: Data
     ensemble: int
     seed: int
+
+    def __repr__(self) -> str:
+        what = f"weights {self.pfn.card['name']!r} in {self.ensemble} views"
+        table = (self.data.num_rows, self.data.in_dim, self.data.out_dim)
+        return fitted_to(self, what, table, typicality(self))
 
     @cached_property
     def members(self) -> list[tuple[TableView, PFNPosterior]]:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from bayesnet._matrix import as_matrix
+from bayesnet._repr import fitted_to, typicality
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import Data
 from bayesnet.pfn import quadrature_prediction as quadrature
@@ -38,6 +39,10 @@ class PFNPosterior:
 
     pfn: Any
     data: Data
+
+    def __repr__(self) -> str:
+        table = (self.data.num_rows, self.data.in_dim, self.data.out_dim)
+        return fitted_to(self, f"weights {self.pfn.card['name']!r}", table, typicality(self))
 
     @cached_property
     def network(self) -> Any:

@@ -18,7 +18,7 @@ from bayesnet.posterior.prediction import Prediction, check_level, generator
 MOST_JOINT = 256
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BarPrediction(Prediction):
     """The predictive law of y at n points, as bars in the units of y: an equal mixture over k views.
 

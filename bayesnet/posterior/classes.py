@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._repr import brief
 from bayesnet._types import ArrayLike
 from bayesnet.likelihoods.labels import LabelLaw, codes_of, entropy, log_mean
 from bayesnet.posterior.prediction import generator
@@ -24,6 +25,12 @@ class ClassPrediction:
 
     components: LabelLaw
     labels: tuple[Any, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__} of {len(self.labels)} classes {brief(self.labels)} at {len(self.mean)} "
+            "row(s): .predicted, .mean (probabilities), .entropy, .log_prob(y)"
+        )
 
     @property
     def classes(self) -> np.ndarray:

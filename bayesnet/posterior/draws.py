@@ -15,6 +15,7 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
+from bayesnet._repr import fitted_to, judged, method_name
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import Data, bucket_size, pad_rows
 from bayesnet.likelihoods.labels import LabelLaw
@@ -44,6 +45,16 @@ class FunctionDraws:
     states: tuple[Any, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     interrupted: bool = False
+
+    def __repr__(self) -> str:
+        facts = [f"{self.num_draws} draws of functions by {method_name(self.method)}"]
+        facts += ["interrupted"] if self.interrupted else []
+        if "acceptance_rate" in self.stats:
+            facts.append(f"acceptance {np.mean(self.stats['acceptance_rate']):.2f}")
+        if "divergent" in self.stats:
+            facts.append(f"{int(np.sum(self.stats['divergent'] > 0))} divergent")
+        table = (self.data.num_rows, self.data.in_dim, self.data.out_dim)
+        return fitted_to(self, ", ".join(facts), table, judged(()))
 
     @property
     def num_draws(self) -> int:

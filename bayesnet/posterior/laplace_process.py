@@ -11,6 +11,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.special import logsumexp
 
+from bayesnet._repr import fitted_to, judged
 from bayesnet.data import Scaling
 from bayesnet.posterior.laplace_solution import Labels, LaplaceMode, laplace_mode
 from bayesnet.posterior.latent_process import (
@@ -126,6 +127,11 @@ class LaplacePosterior(LatentProcess):
     method: Any = None
     search: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        what = f"Laplace approximation of {len(self.likelihood.classes)} classes"
+        trust = judged(self.search.get("problems", ()))
+        return fitted_to(self, what, (*self.x.shape, 1), trust)
 
     @property
     def prior(self) -> Any:

@@ -36,7 +36,7 @@ class Marginals:
     root: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ProcessClassPrediction(ClassPrediction):
     """The predictive law of a label under a latent process: a `bn.ClassPrediction`.
 

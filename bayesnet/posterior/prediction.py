@@ -26,6 +26,13 @@ class Prediction:
     components: Any
     values: np.ndarray
 
+    def __repr__(self) -> str:
+        n, m = self.mean.shape
+        return (
+            f"{type(self).__name__} of {m} target(s) at {n} row(s): .mean, .std, .interval(0.9), "
+            ".quantile(q), .log_prob(y)"
+        )
+
     @property
     def mean(self) -> np.ndarray:
         """The predictive mean, (n, m)."""

@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._matrix import as_matrix
+from bayesnet._repr import fitted_to, judged
 from bayesnet._types import ArrayLike
 from bayesnet.data import Data, Scaling, make_data
 from bayesnet.posterior.process_loo import ProcessLeaveOneOut, leave_one_out
@@ -57,6 +58,13 @@ class ProcessPosterior:
     method: Any = None
     search: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        kind = "process" if len(self.priors) == 1 else f"{len(self.priors)} processes"
+        table = (*self.x.shape, self.y.shape[1])
+        return fitted_to(
+            self, f"{kind} in closed form", table, judged(self.search.get("problems", ()))
+        )
 
     @property
     def prior(self) -> Any:

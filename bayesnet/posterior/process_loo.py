@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from bayesnet._errors import UnsupportedError
+from bayesnet._repr import one_line
 from bayesnet.priors.process_blocks import LOG_2PI, RANK_TOLERANCE
 from bayesnet.priors.process_solution import Solution, student_t_log_evidence
 
@@ -34,6 +35,8 @@ class ProcessLeaveOneOut:
     mean: np.ndarray
     std: np.ndarray
     rows: np.ndarray
+
+    __repr__ = one_line
 
     @property
     def elpd(self) -> float:

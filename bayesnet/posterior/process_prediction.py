@@ -20,7 +20,7 @@ EQUAL = 256
 _LOG_2PI = float(np.log(2.0 * np.pi))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ProcessPrediction(Prediction):
     """The predictive law of y at n points, in the units of y; a `bn.Prediction`.
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import linalg
 
+from bayesnet._repr import fitted_to, judged
 from bayesnet._types import ArrayLike
 from bayesnet.data import Rows, Scaling
 from bayesnet.likelihoods import GaussianLikelihood
@@ -57,6 +58,11 @@ class SparsePosterior(LatentProcess):
     method: Any = None
     search: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        what = f"law of values at {len(self.inducing)} inducing rows"
+        targets = 1 if hasattr(self.likelihood, "classes") else len(self.mean)
+        return fitted_to(self, what, (self.num_rows, self.columns, targets), judged(()))
 
     @property
     def columns(self) -> int:

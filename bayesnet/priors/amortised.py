@@ -64,6 +64,9 @@ class AmortisedPrior(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
     laws: tuple[Any, ...] = eqx.field(static=True)
 
+    def __repr__(self) -> str:
+        return f"AmortisedPrior({self.base!r}, hyper-parameters {', '.join(self.names)})"
+
     @property
     def in_dim(self) -> int:
         return self.base.in_dim

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bayesnet._errors import InputError
+from bayesnet._repr import brief
 from bayesnet._types import Array, ArrayLike, Float, Key, PyTree, as_key
 from bayesnet.networks import Network, as_network
 from bayesnet.priors.weights import WeightLaw, WeightRecipe, create_weight_law
@@ -41,6 +42,13 @@ class NetworkPrior(eqx.Module):
     in_dim: int = eqx.field(static=True)
     out_dim: int = eqx.field(static=True)
     units: str = eqx.field(static=True)
+
+    def __repr__(self) -> str:
+        law, network = type(self.law).__name__, brief(self.network)
+        return (
+            f"NetworkPrior({network}, {law}, in_dim={self.in_dim}, out_dim={self.out_dim}, "
+            f"units={self.units!r})"
+        )
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError, UnsupportedError
+from bayesnet._repr import brief
 from bayesnet._types import Array, ArrayLike, Float, Key, PyTree, as_key
 from bayesnet.priors.base import LatentPrior
 from bayesnet.priors.laws import LogNormal, check_positive_law, is_law
@@ -38,6 +39,10 @@ class RescaledPrior(eqx.Module):
     base: Any
     lengthscale: Any = eqx.field(static=True)
     outputscale: Any = eqx.field(static=True)
+
+    def __repr__(self) -> str:
+        scales = f"lengthscale={brief(self.lengthscale)}, outputscale={brief(self.outputscale)}"
+        return f"RescaledPrior({self.base!r}, {scales})"
 
     def __init__(self, base: Any, lengthscale: Any = 1.0, outputscale: Any = 1.0) -> None:
         if not isinstance(base, LatentPrior):

@@ -25,6 +25,9 @@ class TableModel(Model):
 
     _outputs: tuple[int, ...] | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, 'fitted', 'not fitted')!r})"
+
     def _fit_table(
         self,
         train_X: Tensor,

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import ConvergenceWarning, InputError
+from bayesnet._repr import brief
 from bayesnet._types import Array, Float, Key, as_key
 from bayesnet.priors.amortised import AmortisedPrior, ParameterMap, count_parameters, moved
 from bayesnet.priors.gaussian_process import GaussianProcess
@@ -72,6 +73,13 @@ class FamilyMatch:
     history: dict[str, np.ndarray] = field(repr=False)
     seconds: float
     compile_seconds: float
+
+    def __repr__(self) -> str:
+        worst = max((gap.distance for gap in self.gaps), default=float("nan"))
+        return (
+            f"FamilyMatch: {brief(self.prior)} matched in {len(self.history['loss'])} steps, distance at most "
+            f"{worst:.3g} at {len(self.gaps)} quantiles; print shows them"
+        )
 
     def __str__(self) -> str:
         lines = [f"{'quantile':>9}{'distance':>10}{'+-':>8}{'constant':>10}  hyper-parameters"]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError, MissingExtraError
+from bayesnet._repr import one_line
 from bayesnet.priors.matching.lines import LINES, draw_along, draw_lines
 from bayesnet.priors.matching.points import PointLaw
 from bayesnet.priors.matching.target import draw_target
@@ -42,6 +43,8 @@ class MatchReport:
     ks_floor: float
     num_draws: int
     note: str = ""
+
+    __repr__ = one_line
 
     @property
     def worst_region(self) -> dict[str, Any]:

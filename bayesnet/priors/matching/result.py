@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesnet._repr import brief
 from bayesnet.priors.matching.points import PointLaw
 from bayesnet.priors.matching.report import MatchReport, match_report
 from bayesnet.priors.network import NetworkPrior
@@ -45,6 +46,13 @@ class MatchResult:
     before: NetworkPrior = field(repr=False)
     ended: str = "took all steps"
     attempts: tuple[float, ...] = ()
+
+    def __repr__(self) -> str:
+        before, after = self.distance_before, self.distance_after
+        return (
+            f"MatchResult: {brief(self.prior)} matched to {brief(self.target)} in {len(self.history['loss'])} "
+            f"steps ({self.ended}), distance {before:.3g} -> {after:.3g}; .report() judges it"
+        )
 
     def report(self, *, num_draws: int = 1000, num_regions: int = 6, seed: int = 0) -> MatchReport:
         """The neutral measures of the match, overall and by region; print the result.

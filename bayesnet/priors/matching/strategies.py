@@ -9,6 +9,7 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
+from bayesnet._repr import one_line
 from bayesnet.priors.matching.points import (
     Box,
     MixedPoints,
@@ -92,6 +93,8 @@ class Near:
     scale: Any
     labels: Any = None
 
+    __repr__ = one_line
+
     def __post_init__(self) -> None:
         rows = as_matrix(self.rows, "Near: rows")
         scale = np.asarray(self.scale, np.float64)
@@ -131,6 +134,8 @@ class Mix:
 
     parts: tuple[Any, ...]
     weights: tuple[float, ...] | None
+
+    __repr__ = one_line
 
     def __init__(self, *parts: Any, weights: Any = None) -> None:
         if not parts:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
+from bayesnet._repr import one_line
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
 from bayesnet.data import Scaling
 from bayesnet.priors.statements.base import SLACK, Seen, Statement
@@ -50,6 +51,8 @@ class StatedPrior:
     max_tries: int = field(repr=False)
     acceptance: float = 1.0
     out_dim = 1
+
+    __repr__ = one_line
 
     @property
     def in_dim(self) -> int:
