@@ -126,7 +126,7 @@ def fit(
     outputs = law.num_outputs(len(targets))
     process = None
     if inference not in OWN_PROCESS + TRAINED:
-        process = options.make_target(**of_process, in_dim=len(inputs), out_dim=outputs)
+        process = options.make_target(kernel, lengthscale, outputscale, len(inputs), outputs)
     first = "Matching the prior, then " if network is not None else ""
     say(f"{len(train)} rows, {len(inputs)} input columns. {first}{method} ...")
     if law.scales_targets and len(train) > 1 and tells_no_scale(y[train]):
