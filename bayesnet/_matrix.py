@@ -6,30 +6,35 @@ from typing import Any
 
 import numpy as np
 
+from bayesnet._columns import Names, names_of, order_of
 from bayesnet._errors import InputError
 from bayesnet._types import ArrayLike
 
 
 def as_matrix(
-    a: ArrayLike, name: str, *, columns: int | None = None, missing: bool = False
+    a: ArrayLike,
+    name: str,
+    *,
+    columns: int | None = None,
+    missing: bool = False,
+    known: Names | None = None,
 ) -> np.ndarray:
     """`a` as a float64 matrix (n, d), or an `InputError` that says what is wrong with it.
 
-    Accepts NumPy, JAX and torch arrays, nested lists, and pandas or polars frames; a vector
-    is read as one column. NaN is an error unless `missing`, and so is what a NumPy mask hides;
-    infinity always is.
+    Accepts NumPy, JAX and torch arrays of any real dtype (half precision too), nested lists, and
+    pandas or polars frames; a vector is read as one column. Columns of a frame come in the order of
+    the `known` names, if there are such. NaN is an error unless `missing`, and so is what a NumPy
+    mask hides; infinity always is.
     """
-    names = getattr(a, "columns", None)
-    if hasattr(a, "to_numpy"):
-        a = a.to_numpy()
-    elif hasattr(a, "detach"):
-        a = a.detach().cpu().numpy()
+    names = names_of(a)
+    order = order_of(a, known, name)
+    a = on_host(a)
     if type(a).__module__.startswith("scipy.sparse"):
         raise InputError(f"{name} is a sparse matrix; pass a dense array ({name}.toarray()).")
     if np.ma.is_masked(a):
         a = np.ma.filled(a.astype(np.float64), np.nan)
     try:
-        array = np.asarray(a)
+        array = widened(np.asarray(a))
     except ValueError as error:
         raise InputError(f"{name} must be a matrix: its rows differ in length.") from error
     if np.iscomplexobj(array):
@@ -49,6 +54,8 @@ def as_matrix(
         raise InputError(f"{name} must be a matrix (rows, columns), got shape {array.shape}.")
     if matrix.shape[0] == 0 or matrix.shape[1] == 0:
         raise InputError(f"{name} has no data: 0 sample(s) or 0 feature(s) in shape {array.shape}.")
+    if order is not None:
+        matrix = matrix[:, order]
     bad = np.isinf(matrix) if missing else ~np.isfinite(matrix)
     if bad.any():
         row, column = np.argwhere(bad)[0]
@@ -62,7 +69,31 @@ def as_matrix(
             f"{name} has {matrix.shape[1]} features, but the model expects {columns} features "
             "(columns) as input: pass the columns that it was fitted on, in the same order."
         )
-    return matrix
+    # In one layout: sums over rows are the same to the last bit, whatever the container was.
+    return np.ascontiguousarray(matrix)
+
+
+def on_host(a: Any) -> Any:
+    """A frame or a torch tensor as a NumPy array; anything else as it is."""
+    if hasattr(a, "to_numpy"):
+        return a.to_numpy()
+    if hasattr(a, "detach"):
+        a = a.detach().cpu()
+        # NumPy has no bfloat16, and torch does not convert it.
+        return (a.double() if a.is_floating_point() else a).numpy()
+    if isinstance(a, (list, tuple)) and any(hasattr(row, "detach") for row in a):
+        return [on_host(row) for row in a]
+    return a
+
+
+def as_numbers(a: ArrayLike) -> np.ndarray:
+    """`a` of any shape as float64, without any check. Raises `TypeError` or `ValueError` for text."""
+    return np.asarray(widened(np.asarray(on_host(a))), np.float64)
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """An array of a float or integer type that NumPy does not know (bfloat16, int4, ...) as float64."""
+    return array.astype(np.float64) if array.dtype.isbuiltin == 2 else array
 
 
 def _no_number(array: np.ndarray, names: Any) -> str:

@@ -13,9 +13,21 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet._columns import Names
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
 from bayesnet._repr import one_line
+from bayesnet._scales import (
+    affine_in,
+    check_kept,
+    check_near,
+    check_positive,
+    check_targets,
+    check_y_scale,
+    is_constant,
+    moments,
+    standardization,
+)
 from bayesnet._types import Array, ArrayLike, Bool, Float, OnHost
 
 # For users; the other names serve the rooms of the library.
@@ -54,6 +66,8 @@ class Scaling:
     `scaled = (user - loc) / scale`. Arrays are float64: `x_loc`, `x_scale` (d,) and
     `y_loc`, `y_scale` (m,). `y_spread` (m,) is the standard deviation of y in the table, in the
     units of y, to which the default laws of a learned noise level refer; None: it is `y_scale`.
+    `names` are those of the d columns, if the table was a data frame: every later frame is put in
+    their order.
     """
 
     x_loc: np.ndarray
@@ -61,6 +75,7 @@ class Scaling:
     y_loc: np.ndarray
     y_scale: np.ndarray
     y_spread: np.ndarray | None = None
+    names: Names | None = None
 
     __repr__ = one_line
 
@@ -73,6 +88,7 @@ class Scaling:
         Missing targets (NaN) count for nothing, and each row as often as its `weight` (n,) says.
         """
         y_loc, y_scale = standardization(y, weight) if scale_y else identity(y.shape[1])
+        check_y_scale(y_scale)
         return Scaling(*standardization(x, weight), y_loc, y_scale)
 
     @staticmethod
@@ -89,7 +105,9 @@ class Scaling:
     ) -> Scaling:
         """Scale inputs so that a uniform law on the box `bounds` (2, d) has mean 0 and sd 1."""
         low, high = np.asarray(bounds, np.float64)
-        return Scaling((low + high) / 2, (high - low) / np.sqrt(12.0), y_loc, y_scale, y_spread)
+        return Scaling(
+            low / 2 + high / 2, (high / 2 - low / 2) / np.sqrt(3.0), y_loc, y_scale, y_spread
+        )
 
     @property
     def relative_spread(self) -> np.ndarray:
@@ -108,13 +126,25 @@ class Scaling:
         loc, spread = moments(y, weight)
         return replace(self, y_spread=np.where(is_constant(loc, spread), self.y_scale, spread))
 
+    def matrix(self, x: ArrayLike, what: str = "X") -> np.ndarray:
+        """Rows of any kind as a float64 matrix (n, d) in user units, columns in the order of the table.
+
+        Raises `InputError` for missing or unknown columns of a frame, another number of columns, NaN.
+        """
+        return as_matrix(x, what, columns=len(self.x_loc), known=self.names)
+
     def x_in(self, x: np.ndarray) -> np.ndarray:
-        """User units (n, d) to scaled coordinates (n, d)."""
-        return (x - self.x_loc) / self.x_scale
+        """User units (n, d) to scaled coordinates (n, d).
+
+        Raises `InputError` for rows so far away that their distance is not a number.
+        """
+        scaled = affine_in(x, self.x_loc, self.x_scale)
+        check_near(scaled, np.float64)
+        return scaled
 
     def y_in(self, y: np.ndarray) -> np.ndarray:
         """User units (n, m) to scaled coordinates (n, m)."""
-        return (y - self.y_loc) / self.y_scale
+        return affine_in(y, self.y_loc, self.y_scale)
 
     def y_out(self, y: Any) -> Any:
         """Scaled coordinates (..., m) to user units."""
@@ -126,45 +156,6 @@ def identity(columns: int) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(columns), np.ones(columns)
 
 
-def standardization(
-    a: np.ndarray, weight: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (ddof 0) of each column; scale 1 where it is constant, as of `moments`."""
-    loc, scale = moments(a, weight)
-    return loc, np.where(is_constant(loc, scale), 1.0, scale)
-
-
-def moments(a: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (ddof 0) of each column.
-
-    Of a matrix (n, d), over the values that are not NaN, each row counted `weight` (n,) times;
-    where none is missing, of any number of matrices (..., n, d).
-    """
-    present = ~np.isnan(a)
-    if weight is None and present.all():
-        loc, scale = a.mean(axis=-2), a.std(axis=-2)
-    else:
-        share = present * (1.0 if weight is None else weight[:, None])
-        total = share.sum(axis=0)
-        if not (total > 0).all():
-            column = int(np.argmin(total))
-            raise InputError(
-                f"Column {column} has no value left: all are missing or have sample_weight 0."
-            )
-        known = np.where(present, a, 0.0)
-        loc = (share * known).sum(axis=0) / total
-        scale = np.sqrt((share * (known - loc) ** 2).sum(axis=0) / total)
-    return loc, scale
-
-
-def is_constant(loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Whether a column of this mean and sd is constant up to rounding, and has no scale of its own.
-
-    Relative to the values, so that the units of a column never decide.
-    """
-    return scale <= 1e-12 * np.abs(loc)
-
-
 def tells_no_scale(y: np.ndarray, weight: np.ndarray | None = None) -> bool:
     """Whether a column of targets (n, m), NaN where missing, is constant where rows count."""
     return bool(is_constant(*moments(y, weight)).any())
@@ -173,8 +164,7 @@ def tells_no_scale(y: np.ndarray, weight: np.ndarray | None = None) -> bool:
 def standardize(x: ArrayLike) -> np.ndarray:
     """Columns of `x` (n, d) at mean 0 and sd 1: the coordinates in which priors live."""
     matrix = as_matrix(x, "x")
-    loc, scale = standardization(matrix)
-    return (matrix - loc) / scale
+    return affine_in(matrix, *standardization(matrix))
 
 
 class Rows(eqx.Module):
@@ -237,19 +227,26 @@ class Data:
 
 
 def check_table(
-    x: ArrayLike, y: ArrayLike, y_var: ArrayLike | None = None, *, missing: bool = False
+    x: ArrayLike,
+    y: ArrayLike,
+    y_var: ArrayLike | None = None,
+    *,
+    missing: bool = False,
+    known: Names | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Validated float64 matrices X (n, d), y (n, m) and y_var (n, m) or None, in user units.
 
-    With `missing` some targets may be NaN, though not a whole column of them.
+    With `missing` some targets may be NaN, though not a whole column of them. A frame X is put in
+    the order of the `known` names of columns, if there are such.
     """
-    x_matrix = as_matrix(x, "X")
+    x_matrix = as_matrix(x, "X", known=known)
     y_matrix = as_matrix(y, "y", missing=missing)
     if len(x_matrix) != len(y_matrix):
         raise InputError(
             f"X has {len(x_matrix)} rows but y has {len(y_matrix)}: one target per row is needed."
         )
     absent = np.isnan(y_matrix)
+    check_targets(y_matrix)
     if absent.all(axis=0).any():
         column = int(np.argmax(absent.all(axis=0)))
         raise InputError(f"Column {column} of y has no observed value: leave it out.")
@@ -307,11 +304,18 @@ def make_data(
         return None if a is None else own(pad_rows(a, size).astype(kind))
 
     absent = np.isnan(y)
+    x_scaled, y_scaled = scaling.x_in(x), np.where(absent, 0.0, scaling.y_in(y))
+    variance = None if y_var is None else y_var / scaling.y_scale**2
+    check_near(x_scaled, dtype)
+    for name, a in (("X", x_scaled), ("y", y_scaled)):
+        check_kept(name, a, dtype)
+    check_positive("y_var", variance, dtype)
+    check_positive("sample_weight", weight, dtype)
     rows = Rows(
-        x=padded(scaling.x_in(x)),
-        y=padded(np.where(absent, 0.0, scaling.y_in(y))),
+        x=padded(x_scaled),
+        y=padded(y_scaled),
         mask=own(np.arange(size) < n),
-        y_var=padded(None if y_var is None else y_var / scaling.y_scale**2),
+        y_var=padded(variance),
         weight=padded(weight),
         observed=padded(~absent if absent.any() else None, bool),
     )

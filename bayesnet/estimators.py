@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesnet._columns import NamedRows
 from bayesnet._errors import InputError, MissingExtraError
 
 try:
@@ -54,7 +55,7 @@ class _Estimator(BaseEstimator):
 
         return fit(
             self._resolve_prior(X.shape[1], outputs),
-            X,
+            self._named(X),
             y,
             target=self.target,
             likelihood=likelihood,
@@ -64,6 +65,11 @@ class _Estimator(BaseEstimator):
             progress=self.progress,
             **rows,
         )
+
+    def _named(self, X: np.ndarray) -> Any:
+        """X with the names of its columns, if it came as a frame: `posterior_` keeps them."""
+        names = getattr(self, "feature_names_in_", None)
+        return X if names is None else NamedRows(X, names)
 
     def predict_distribution(self, X: Any) -> Any:
         """The whole predictive law at X (n, d): a `bn.Prediction` or a `bn.ClassPrediction`."""
@@ -230,7 +236,9 @@ class PFNRegressor(BNNRegressor):
                 raise InputError(
                     f"The weights {self.weights!r} are for classes: use bn.PFNClassifier."
                 )
-            self.posterior_ = pfn.fit(X, y, ensemble=self.ensemble, longer=self.longer, seed=seed)
+            self.posterior_ = pfn.fit(
+                self._named(X), y, ensemble=self.ensemble, longer=self.longer, seed=seed
+            )
         return self
 
 

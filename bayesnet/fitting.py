@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet import devices
+from bayesnet._columns import Names, names_at_fit, names_in
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._types import ArrayLike, Key, as_key
 from bayesnet.data import (
@@ -113,6 +115,7 @@ def fit(
                 missing,
                 scaling,
                 dtype=jnp.float64 if exact else jnp.float32,
+                known=names_in(init),
             )
         if warn:
             _warn_if_constant(likelihood, data)
@@ -144,14 +147,22 @@ def scaled_table(
     missing: str,
     scaling: Scaling | None,
     dtype: Any = jnp.float32,
+    known: Names | None = None,
 ) -> tuple[Any, Data]:
-    """The likelihood that knows the targets, and the checked table in the prior's coordinates."""
+    """The likelihood that knows the targets, and the checked table in the prior's coordinates.
+
+    Columns of a frame X come in the order of `scaling.names`, else of the `known` names, else as they are.
+    """
     if missing not in MISSING:
         raise unknown_name("value of missing", missing, MISSING)
     if not likelihood.row_variances:
         refuse_y_var(type(likelihood).__name__, y_var)
     likelihood, targets = likelihood.encode(y, missing=missing == "mask")
-    x_matrix, y_matrix, variance = check_table(X, targets, y_var, missing=missing == "mask")
+    known = (None if scaling is None else scaling.names) or known
+    names = names_at_fit(X, "X") if known is None else known
+    x_matrix, y_matrix, variance = check_table(
+        X, targets, y_var, missing=missing == "mask", known=known
+    )
     weight = check_weight(sample_weight, len(x_matrix))
     units = getattr(prior, "units", None) or getattr(target, "units", "scaled")
     if scaling is None and units == "data":
@@ -170,6 +181,7 @@ def scaled_table(
         )
     elif likelihood.scales_targets:
         scaling = scaling.with_spread(y_matrix, weight)
+    scaling = replace(scaling, names=names)
     return likelihood, make_data(x_matrix, y_matrix, variance, scaling, weight=weight, dtype=dtype)
 
 

@@ -78,7 +78,7 @@ class PFNClassifier(BNNClassifier):
                 is_file = str(pfn).endswith(".safetensors")
                 pfn = ClassPFN.load(pfn) if is_file else ClassPFN.from_pretrained(pfn)
             self.posterior_ = pfn.fit(
-                X,
+                self._named(X),
                 y,
                 ensemble=self.ensemble,
                 temperature=self.temperature,

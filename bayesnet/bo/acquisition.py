@@ -33,6 +33,7 @@ from botorch.utils.sampling import manual_seed
 from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
+from bayesnet._scales import standardization
 from bayesnet.bo.belief import BelievedAcquisition
 from bayesnet.surrogates import Surrogate
 
@@ -171,8 +172,8 @@ def outcome_spread(model: Any, tried: Tensor) -> float:
         return float(model.fitted.data.scaling.y_scale[0])
     with torch.no_grad():
         mean = model.posterior(tried).mean
-    spread = float(mean.std()) if len(mean) > 1 else 0.0
-    return spread if spread > 1e-12 else 1.0
+    _, spread = standardization(mean.double().cpu().numpy())  # 1 where they are all the same
+    return float(spread[0])
 
 
 def _sampler(problem: Problem) -> Any:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bayesnet._scales import standardization
+
 # Values worse than the median by more than this many robust sds are clipped to that line: how
 # bad a bad point is says nothing about where the optimum lies, and it ruins a Gaussian fit.
 WORST = 5.0
@@ -45,9 +47,7 @@ def robust_scale(
     `previous` is kept while the new scale lies within a factor `FACTOR` of it and the new
     location within `SHIFT` scales. A constant `y` has scale 1.
     """
-    loc, scale = float(np.mean(y)), float(np.std(y))
-    if scale <= 1e-12 * max(1.0, abs(loc)):
-        scale = 1.0
+    loc, scale = (float(a[0]) for a in standardization(np.asarray(y, np.float64)[:, None]))
     if previous is None:
         return (loc, scale), True
     kept_loc, kept_scale = previous

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from bayesnet._columns import Names, names_at_fit
 from bayesnet._errors import InputError
-from bayesnet._matrix import as_matrix
+from bayesnet._matrix import as_matrix, as_numbers
 from bayesnet._renamed import renamed, warn_renamed
 from bayesnet._repr import brief
 from bayesnet._types import ArrayLike
@@ -117,7 +118,8 @@ class LoopState:
         settings: see `LoopSettings`.
 
     The other fields are made by `update`: `model` (a BoTorch model in user units, None before the
-    first update), `y_scale` (location, scale), `tuned_at` (rows when the mass was last tuned),
+    first update), `names` (of the columns, if the bounds or the first table were a data frame: later
+    frames are put in their order), `y_scale` (location, scale), `tuned_at` (rows when the mass was last tuned),
     `moved` (whether the last update changed the scale of y).
     """
 
@@ -127,6 +129,7 @@ class LoopState:
     y_scale: tuple[float, float] | None = None
     tuned_at: int = 0
     moved: bool = False
+    names: Names | None = None
 
     def __repr__(self) -> str:
         d, surrogate = self.bounds.shape[1], brief(self.settings.surrogate)
@@ -134,6 +137,8 @@ class LoopState:
         return f"LoopState({surrogate} in a box of {d} column(s)): {seen}"
 
     def __post_init__(self) -> None:
+        if self.names is None:
+            object.__setattr__(self, "names", names_at_fit(self.bounds, "bounds"))
         object.__setattr__(self, "bounds", check_bounds(self.bounds))
 
     @property
@@ -155,12 +160,17 @@ class LoopState:
         Raises `InputError` for a table that cannot be used.
         """
         settings = self.settings
-        targets = np.asarray(y, np.float64)
+        targets = as_numbers(y)
         if targets.ndim == 2 and targets.shape[1] != 1:
             raise InputError(f"One objective is optimized; y has {targets.shape[1]} columns.")
         if (np.abs(targets) > BIGGEST).any():
+            if np.isfinite(targets).any() and not (np.abs(targets) <= BIGGEST).any():
+                raise InputError(
+                    f"All y are beyond {BIGGEST:g}, which stands for infinity: divide y by a large number first."
+                )
             targets = winsorise(targets.ravel(), maximize=settings.maximize)
-        x_matrix, y_matrix, variance = check_table(X, targets, y_var)
+        names = names_at_fit(X, "X") if self.names is None else self.names
+        x_matrix, y_matrix, variance = check_table(X, targets, y_var, known=names)
         if x_matrix.shape[1] != self.bounds.shape[1]:
             raise InputError(
                 f"X has {x_matrix.shape[1]} columns, the bounds are for {self.bounds.shape[1]}."
@@ -168,6 +178,8 @@ class LoopState:
         clipped = winsorise(y_matrix[:, 0], maximize=settings.maximize)
         y_scale, moved = robust_scale(clipped, self.y_scale)
         loc, spread = (np.array([v]) for v in y_scale)
+        # The noise is relative to the spread without outliers, as kept from trial to trial.
+        scaling = replace(Scaling.from_bounds(self.bounds, loc, spread, spread), names=names)
         cold = self.model is None or moved or len(clipped) >= GROWTH * self.tuned_at
         train_X, train_Y = torch.as_tensor(x_matrix), torch.as_tensor(clipped).unsqueeze(1)
         train_Yvar = None if variance is None else torch.as_tensor(variance)
@@ -189,8 +201,7 @@ class LoopState:
                 target=None if kept else settings.target,
                 inference=method,
                 likelihood=likelihood,
-                # The noise is relative to the spread without outliers, as kept from trial to trial.
-                scaling=Scaling.from_bounds(self.bounds, loc, spread, spread),
+                scaling=scaling,
                 seed=seed + attempt,
                 init=init,
                 device=settings.device,
@@ -209,6 +220,7 @@ class LoopState:
             y_scale=y_scale,
             tuned_at=len(clipped) if cold else self.tuned_at,
             moved=moved,
+            names=names,
         )
 
     def _start(self, cold: bool) -> Any:
@@ -219,9 +231,9 @@ class LoopState:
         return replace(last, states=()) if cold else last
 
 
-def check_bounds(bounds: Any) -> np.ndarray:
+def check_bounds(bounds: Any, known: Names | None = None) -> np.ndarray:
     """Bounds as a float matrix (2, d) with low < high, or `InputError`."""
-    matrix = as_matrix(bounds, "bounds")
+    matrix = as_matrix(bounds, "bounds", known=known)
     if matrix.shape[0] != 2:
         hint = " Transpose it." if matrix.shape[1] == 2 else ""
         raise InputError(

@@ -10,6 +10,7 @@ import torch
 from botorch.models.model import Model
 from torch import Tensor
 
+from bayesnet._columns import Names, names_at_fit
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
 from bayesnet.bo.acquisition import Problem, acquisition_function, check_acquisition
@@ -43,7 +44,8 @@ def suggest(
     """The next `q` points to evaluate, one after the other, each knowing of those before it.
 
     Args:
-        model_or_data: a table `(X, y)` or `(X, y, y_var)` in user units; a `LoopState` (goes on
+        model_or_data: a table `(X, y)` or `(X, y, y_var)` in user units (where X is a data frame, other
+            frames are put in the order of its columns, and so are the points); a `LoopState` (goes on
             from the last step); or any BoTorch model of one outcome.
         bounds: 2 x d, the box to search, in user units; a `LoopState` brings its own.
         q: how many points.
@@ -78,18 +80,20 @@ def suggest(
             f"num_restarts must be at least 1 and raw_samples at least that, got {num_restarts} "
             f"and {raw_samples}."
         )
+    known = _known_names(model_or_data, bounds, X_baseline, X_pending)
     problem, box = _problem(
         model_or_data,
         bounds,
         maximize,
         LoopSettings(surrogate, prior, likelihood=likelihood, maximize=maximize),
         X_baseline,
+        known,
         beta=beta,
         seed=seed,
     )
     problem = _believing(problem, belief, belief_strength)
     if X_pending is not None and len(X_pending):
-        problem = problem.after(_points(X_pending, "X_pending", box.shape[1]))
+        problem = problem.after(_points(X_pending, "X_pending", box.shape[1], known))
     points = propose(problem, acquisition, box, q, Search(num_restarts, raw_samples))
     return points if _is_torch(model_or_data) else points.numpy()
 
@@ -122,11 +126,14 @@ def suggest_from_pool(
     Other arguments and errors are those of `suggest`.
     """
     check_acquisition(acquisition)
-    designs = torch.as_tensor(as_matrix(candidates, "candidates"))
+    known = _known_names(model_or_data, bounds, X_baseline, candidates)
+    designs = torch.as_tensor(as_matrix(candidates, "candidates", known=known))
     if not 1 <= q <= len(designs):
         raise InputError(f"q must lie between 1 and the {len(designs)} candidates, got {q}.")
     if bounds is None and isinstance(model_or_data, (tuple, list)):
-        everything = np.concatenate([designs.numpy(), as_matrix(model_or_data[0], "X")])
+        everything = np.concatenate(
+            [designs.numpy(), as_matrix(model_or_data[0], "X", known=known)]
+        )
         low, high = everything.min(axis=0), everything.max(axis=0)
         bounds = np.stack([low, np.where(high > low, high, low + 1.0)])
     elif bounds is None and isinstance(model_or_data, Model):
@@ -137,6 +144,7 @@ def suggest_from_pool(
         maximize,
         LoopSettings(surrogate, prior, likelihood=likelihood, maximize=maximize),
         X_baseline,
+        known,
         beta=beta,
         seed=seed,
     )
@@ -146,7 +154,7 @@ def suggest_from_pool(
         )
     problem = _believing(problem, belief, belief_strength)
     if X_pending is not None and len(X_pending):
-        problem = problem.after(_points(X_pending, "X_pending", designs.shape[1]))
+        problem = problem.after(_points(X_pending, "X_pending", designs.shape[1], known))
     chosen: list[int] = []
     for _ in range(q):
         values = score(acquisition_function(acquisition, problem), designs)
@@ -206,6 +214,7 @@ def _problem(
     maximize: bool,
     settings: LoopSettings,
     X_baseline: Any,
+    known: Names | None,
     *,
     beta: float,
     seed: int,
@@ -215,14 +224,16 @@ def _problem(
         state = model_or_data
         if state.model is None:
             raise InputError("This LoopState has seen no data: state = state.update(X, y).")
-        box = state.bounds if bounds is None else check_bounds(bounds)
+        box = state.bounds if bounds is None else check_bounds(bounds, known)
         maximize, model = state.settings.maximize, state.model
     elif bounds is None:
         raise InputError("bounds are needed: a 2 x d table of lower and upper bounds.")
     elif isinstance(model_or_data, Model):
-        box, model = check_bounds(bounds), model_or_data
+        box, model = check_bounds(bounds, known), model_or_data
     elif isinstance(model_or_data, (tuple, list)) and len(model_or_data) in (2, 3):
-        state = LoopState(bounds, settings).update(*model_or_data, seed=seed)
+        state = LoopState(check_bounds(bounds, known), settings, names=known).update(
+            *model_or_data, seed=seed
+        )
         box, model = state.bounds, state.model
     else:
         raise InputError(
@@ -232,7 +243,7 @@ def _problem(
     if X_baseline is None:
         tried = _training_inputs(model)
     else:
-        tried = _points(X_baseline, "X_baseline", box.shape[1])
+        tried = _points(X_baseline, "X_baseline", box.shape[1], known)
     return Problem(model, tried, None, maximize, beta, seed), torch.as_tensor(box)
 
 
@@ -249,8 +260,18 @@ def _training_inputs(model: Any) -> Tensor:
     return inputs.detach().to(torch.double)
 
 
-def _points(X: Any, name: str, columns: int) -> Tensor:
-    matrix = as_matrix(X, name)
+def _known_names(model_or_data: Any, *tables: Any) -> Names | None:
+    """The names of columns, of the first that has any: all other frames are put in their order."""
+    if isinstance(model_or_data, LoopState):
+        if model_or_data.names is not None:
+            return model_or_data.names
+    elif isinstance(model_or_data, (tuple, list)) and model_or_data:
+        tables = (model_or_data[0], *tables)
+    return next((n for n in (names_at_fit(t, "X") for t in tables) if n is not None), None)
+
+
+def _points(X: Any, name: str, columns: int, known: Names | None) -> Tensor:
+    matrix = as_matrix(X, name, known=known)
     if matrix.shape[1] != columns:
         raise InputError(f"{name} has {matrix.shape[1]} columns, the bounds are for {columns}.")
     return torch.as_tensor(matrix)

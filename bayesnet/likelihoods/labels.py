@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import entr, logsumexp
 
 from bayesnet._errors import InputError
-from bayesnet._matrix import is_na
+from bayesnet._matrix import is_na, on_host, widened
 from bayesnet._types import ArrayLike
 
 SHOWN = 8
@@ -20,13 +20,10 @@ def as_labels(y: ArrayLike) -> np.ndarray:
 
     Raises `InputError` for several columns, missing labels, or numbers with a fraction.
     """
-    if hasattr(y, "to_numpy"):
-        y = y.to_numpy()
-    elif hasattr(y, "detach"):
-        y = y.detach().cpu().numpy()
+    y = on_host(y)
     if np.ma.is_masked(y):
         raise _missing(int(np.argmax(np.ma.getmaskarray(y))))
-    labels = np.asarray(y)
+    labels = widened(np.asarray(y))
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.size == 0:

@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from bayesnet._columns import Names
 from bayesnet._errors import UnsupportedError
 from bayesnet._matrix import as_matrix
 from bayesnet._repr import fitted_to, typicality
@@ -65,7 +66,7 @@ class ClassPosterior:
 
     `x` (n, d) in user units; `codes` (n,) the index of each label among `labels`; `ensemble`: how
     many views are averaged; `wider`: as of `ClassPFN.fit`; `temperature`: what the log probabilities
-    are divided by.
+    are divided by; `names`: of the d columns, if the table was a data frame.
     """
 
     pfn: Any
@@ -76,6 +77,7 @@ class ClassPosterior:
     wider: str
     seed: int
     temperature: float = 1.0
+    names: Names | None = None
 
     def __repr__(self) -> str:
         what = f"weights {self.pfn.card['name']!r} in {self.ensemble} views, {len(self.labels)} classes"
@@ -115,7 +117,7 @@ class ClassPosterior:
         Inputs beyond 8 sd of the table's columns count as at 8. Raises `InputError` for the wrong
         number of columns, NaN, or no rows.
         """
-        matrix = as_matrix(x, "X", columns=self.in_dim)
+        matrix = as_matrix(x, "X", columns=self.in_dim, known=self.names)
         return self._predict(matrix, self._members, self.temperature)
 
     def _predict(

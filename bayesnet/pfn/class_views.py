@@ -13,7 +13,7 @@ from itertools import permutations
 
 import numpy as np
 
-from bayesnet.data import standardization
+from bayesnet._scales import affine_in, standardization
 from bayesnet.pfn.class_tasks import FAR
 from bayesnet.pfn.squash import robust_scale, squash
 
@@ -44,7 +44,7 @@ class View:
         return np.clip((self._raw(x) - self.centre) / self.spread, -FAR, FAR)
 
     def _raw(self, x: np.ndarray) -> np.ndarray:
-        scaled = (x - self.loc) / self.scale
+        scaled = affine_in(x, self.loc, self.scale)
         if self.project is not None:
             scaled = scaled @ self.project
         scaled = scaled[:, self.columns]
@@ -68,7 +68,7 @@ def make_views(
     "subsample" a random choice for each view.
     """
     loc, scale = standardization(x)
-    scaled = (x - loc) / scale
+    scaled = affine_in(x, loc, scale)
     d, project = x.shape[1], None
     if d > max_dim and wider == "project":
         _, _, right = np.linalg.svd(scaled, full_matrices=True)

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet._columns import names_at_fit
 from bayesnet._errors import FileFormatError, InputError, unknown_name
 from bayesnet._matrix import as_matrix
 from bayesnet._types import ArrayLike
@@ -162,7 +163,9 @@ class ClassPFN:
         """
         x, codes, names = self._table(X, y, classes, longer, wider, seed)
         views = check_ensemble(ensemble)
-        posterior = ClassPosterior(self, x, codes, names, views, wider, seed)
+        posterior = ClassPosterior(
+            self, x, codes, names, views, wider, seed, names=names_at_fit(X, "X")
+        )
         posterior = replace(posterior, temperature=temperature_of(temperature, posterior))
         limit = self.card.get("surprise_limit")
         if warn and limit is not None and posterior.surprise > limit:

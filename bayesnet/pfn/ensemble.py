@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bayesnet._errors import InputError
-from bayesnet._matrix import as_matrix
 from bayesnet._repr import fitted_to, typicality
+from bayesnet._scales import check_near
 from bayesnet._types import ArrayLike
 from bayesnet.data import Data, Scaling, make_data
 from bayesnet.pfn.bars import BarDistribution
@@ -159,7 +159,9 @@ class PFNEnsemble:
         save(self, path)
 
     def _scaled(self, x: ArrayLike) -> np.ndarray:
-        return self.data.scaling.x_in(as_matrix(x, "X", columns=self.data.in_dim))
+        scaled = self.data.scaling.x_in(self.data.scaling.matrix(x))
+        check_near(scaled, np.float32)
+        return scaled
 
 
 def check_ensemble(ensemble: Any) -> int:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
+from bayesnet._scales import as_single
 from bayesnet._types import Array, Float
 from bayesnet.pfn.context import in_blocks, pad, pad_context
 from bayesnet.pfn.transformer import Transformer, pad_columns
@@ -27,7 +28,7 @@ def correlations(posterior: Any, matrix: np.ndarray) -> tuple[np.ndarray, np.nda
     Both orders of i and j are averaged.
     """
     pfn, data = posterior.pfn, posterior.data
-    scaled = data.scaling.x_in(matrix).astype(np.float32)
+    scaled = as_single(data.scaling.x_in(matrix))
     n, at = len(scaled), data.num_rows
     logits_y, logits_f = posterior.logits(scaled)
     law_y, law_f = pfn.law(logits_y), pfn.law(logits_f)
@@ -70,7 +71,7 @@ def sample_paths(posterior: Any, matrix: np.ndarray, num: int, seed: int) -> np.
     if num < 1:
         raise InputError(f"num must be at least 1, got {num}.")
     check_room(posterior, n)
-    scaled = data.scaling.x_in(matrix).astype(np.float32)
+    scaled = as_single(data.scaling.x_in(matrix))
     points, _ = pad_columns(scaled, pfn.max_dim)
     rng = np.random.default_rng(seed)
     order = np.argsort(rng.uniform(size=(num, n)), axis=1)

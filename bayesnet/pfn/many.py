@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from bayesnet._columns import Names, names_at_fit, names_of
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix, as_numbers, on_host, widened
+from bayesnet._scales import affine_in, check_near, check_targets, check_y_scale, standardization
 from bayesnet._types import Array, ArrayLike, Float
-from bayesnet.data import standardization
 from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
 from bayesnet.pfn.context import CHUNKS, in_blocks, pad_context
@@ -49,7 +51,8 @@ def tables_of(
 
     Raises `InputError` for other shapes, and for what is not a number.
     """
-    x, targets, new = _numbers("X", X), np.asarray(y), _numbers("X_new", X_new)
+    x, targets = _tables("X", X, None), widened(np.asarray(on_host(y)))
+    new = _tables("X_new", X_new, _names(X))
     shapes = f"got X {x.shape}, y {targets.shape}, X_new {new.shape}"
     if x.ndim != 3 or targets.shape != x.shape[:2] or new.ndim != 3:
         raise InputError(f"X must be (t, n, d), y (t, n), X_new (t, q, d); {shapes}.")
@@ -58,9 +61,26 @@ def tables_of(
     return x, targets, new
 
 
+def _names(tables: Any) -> list[Names | None] | None:
+    """The names of columns of each of some frames."""
+    return [names_at_fit(t, "X") for t in tables] if _are_frames(tables) else None
+
+
+def _are_frames(tables: Any) -> bool:
+    return isinstance(tables, (list, tuple)) and any(names_of(t) is not None for t in tables)
+
+
+def _tables(name: str, tables: ArrayLike, known: list[Names | None] | None) -> np.ndarray:
+    """Tables (t, n, d), frames among them in the order of the `known` names of each."""
+    if _are_frames(tables):
+        orders = known if known is not None and len(known) == len(tables) else [None] * len(tables)
+        tables = [as_matrix(t, name, known=o) for t, o in zip(tables, orders, strict=True)]
+    return _numbers(name, tables)
+
+
 def _numbers(name: str, a: ArrayLike) -> np.ndarray:
     try:
-        array = np.asarray(a, np.float64)
+        array = as_numbers(a)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be an array of numbers: {error}.") from error
     bad = ~np.isfinite(array)
@@ -77,12 +97,14 @@ def predict_many(
 ) -> list[Prediction]:
     """See `PFN.predict_many`."""
     x, targets, new = tables_of(X, _numbers("y", y), X_new)
+    check_targets(targets)
     if isinstance(pfn.network, QuadratureNetwork) and ensemble == 1:
         return _mixtures(pfn, x, targets, new)
     posteriors = [
         pfn.fit(a, b, warn=False, ensemble=ensemble) for a, b in zip(x, targets, strict=True)
     ]
     scaled = [p.data.scaling.x_in(a) for p, a in zip(posteriors, new, strict=True)]
+    check_near(np.stack(scaled), np.float32)
     # One table after the other, and of each its views.
     seen = [pair for p, rows in zip(posteriors, scaled, strict=True) for pair in _views(p, rows)]
     contexts = [pad_context(pfn, p.data.x, p.data.y) for p, _ in seen]
@@ -119,9 +141,11 @@ def _mixtures(pfn: Any, x: np.ndarray, y: np.ndarray, new: np.ndarray) -> list[P
     pfn.limits.check_rows(x.shape[1])
     x_loc, x_scale = (a[:, None] for a in standardization(x))
     loc, scale = standardization(y[..., None])
+    check_y_scale(scale)
     targets = (y - loc) / scale
-    rows, targets, mask, used = pad_context(pfn, (x - x_loc) / x_scale, targets[..., None])
-    scaled = (new - x_loc) / x_scale
+    rows, targets, mask, used = pad_context(pfn, affine_in(x, x_loc, x_scale), targets[..., None])
+    scaled = affine_in(new, x_loc, x_scale)
+    check_near(scaled, np.float32)
     network = pfn.network_for(x.shape[2])
     program = partial(quadrature.many, network, mask, used)
     found = in_blocks(program, rows, targets[:, 0], wide(scaled))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet._errors import InputError
+from bayesnet._scales import as_single
 from bayesnet._types import Array, Float
 from bayesnet.pfn.context import pad_context
 from bayesnet.pfn.joint import check_room, sample_paths
@@ -50,7 +51,7 @@ def log_density(
     """Log joint density (s,), in scaled coordinates, of targets (s, n) at rows `matrix[order]`, order (s, n),
     asked for one after the other, for one output."""
     pfn, data, (sets, n) = posterior.pfn, posterior.data, order.shape
-    points, _ = pad_columns(data.scaling.x_in(matrix).astype(np.float32), pfn.max_dim)
+    points, _ = pad_columns(as_single(data.scaling.x_in(matrix)), pfn.max_dim)
     x, y, _, used = pad_context(pfn, data.x, data.y[:, output : output + 1], extra=n)
     rows, base_x, base_y = data.num_rows, np.asarray(x), np.asarray(y[0])
     out = np.empty(sets * n)

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from bayesnet._matrix import as_matrix
 from bayesnet._repr import fitted_to, typicality
+from bayesnet._scales import check_near
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import Data
 from bayesnet.pfn import quadrature_prediction as quadrature
@@ -77,9 +77,10 @@ class PFNPosterior:
 
         Raises `InputError` for the wrong number of columns, NaN, or no rows.
         """
-        matrix = as_matrix(x, "X", columns=self.data.in_dim)
+        matrix = self.data.scaling.matrix(x)
         scaling = self.data.scaling
         scaled = scaling.x_in(matrix)
+        check_near(scaled, np.float32)
         if warn:
             warn_of_far(scaled)
         if isinstance(self.network, QuadratureNetwork):
@@ -149,7 +150,7 @@ class PFNPosterior:
         """
         from bayesnet.pfn.joint import correlations
 
-        return correlations(self, as_matrix(x, "X", columns=self.data.in_dim))
+        return correlations(self, self.data.scaling.matrix(x))
 
     def sample_paths(self, x: ArrayLike, num: int, seed: int = 0) -> np.ndarray:
         """`num` joint draws of new observations at `x` (n, d), point after point: (num, n, m).
@@ -159,7 +160,7 @@ class PFNPosterior:
         """
         from bayesnet.pfn.joint import sample_paths
 
-        return sample_paths(self, as_matrix(x, "X", columns=self.data.in_dim), num, seed)
+        return sample_paths(self, self.data.scaling.matrix(x), num, seed)
 
     def order_gap(
         self, x: ArrayLike, *, draws: int = 8, orders: int = 8, seed: int = 0
@@ -176,7 +177,7 @@ class PFNPosterior:
         """
         from bayesnet.pfn.order_gap import order_gap
 
-        matrix = as_matrix(x, "X", columns=self.data.in_dim)
+        matrix = self.data.scaling.matrix(x)
         return order_gap(self, matrix, draws, orders, seed)
 
     @cached_property

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bayesnet._columns import names_at_fit
 from bayesnet._errors import InputError, unknown_name
 from bayesnet._types import ArrayLike
 from bayesnet.data import NO_SCALE, Data, Scaling, check_table, make_data, tells_no_scale
@@ -39,7 +40,8 @@ class Limits:
             raise InputError(
                 f"This PFN is of a model of tables with {list(self.dims)} columns, the table has {d}."
             )
-        return Scaling(**{name: np.asarray(a) for name, a in self.scalings[str(d)].items()})
+        own = {name: np.asarray(a) for name, a in self.scalings[str(d)].items()}
+        return Scaling(own["x_loc"], own["x_scale"], own["y_loc"], own["y_scale"])
 
     def check_columns(self, d: int) -> None:
         """Raises `InputError` for more columns than are accepted."""
@@ -75,7 +77,9 @@ def prepare(
     """
     if longer not in LONGER:
         raise unknown_name("value of longer", longer, LONGER)
-    x_matrix, y_matrix, _ = check_table(X, y)
+    known = None if scaling is None else scaling.names
+    names = names_at_fit(X, "X") if known is None else known
+    x_matrix, y_matrix, _ = check_table(X, y, known=known)
     n, d = x_matrix.shape
     limits.check_columns(d)
     if longer == "error":
@@ -95,4 +99,5 @@ def prepare(
             "claimed about its accuracy there.",
             stacklevel=3,
         )
+    scaling = replace(scaling, names=names)
     return make_data(x_matrix, y_matrix, None, scaling, pad=False, host=True)

@@ -16,6 +16,7 @@ import numpy as np
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
 from bayesnet._repr import fitted_to, judged, method_name
+from bayesnet._scales import check_near, check_range
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import Data, bucket_size, pad_rows
 from bayesnet.likelihoods.labels import LabelLaw
@@ -82,20 +83,30 @@ class FunctionDraws:
         `InputError` for the wrong number of columns.
         """
         scaling = self.data.scaling
-        x = jnp.asarray(x)
+        if isinstance(x, jax.Array):
+            scaled = self._traced(x)
+        else:
+            rows = scaling.matrix(x, "x")  # scaled in float64: an offset costs no digits
+            scaled = jnp.asarray(scaling.x_in(rows), _float_of(x))
+        dtype = scaled.dtype
+        z, _ = self.split()
+        f = evaluate(self.prior, jnp.asarray(z, dtype), scaled)
+        loc, scale = (check_range(a, dtype, "y") for a in self.likelihood.output_units(scaling))
+        return f * scale.astype(dtype) + loc.astype(dtype)
+
+    def _traced(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """Rows of JAX in scaled coordinates, differentiable."""
         if x.ndim != 2 or x.shape[1] != self.data.in_dim:
             raise InputError(f"x must have shape (n, {self.data.in_dim}), got {x.shape}.")
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            x = x.astype(jnp.float32)
-        scaled = (x - scaling.x_loc.astype(x.dtype)) / scaling.x_scale.astype(x.dtype)
-        z, _ = self.split()
-        f = evaluate(self.prior, jnp.asarray(z, x.dtype), scaled)
-        loc, scale = self.likelihood.output_units(scaling)
-        return f * scale.astype(x.dtype) + loc.astype(x.dtype)
+        dtype = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.dtype(jnp.float32)
+        scaling = self.data.scaling
+        loc, scale = (check_range(a, dtype, "x") for a in (scaling.x_loc, scaling.x_scale))
+        return (x.astype(dtype) - loc.astype(dtype)) / scale.astype(dtype)
 
     def scaled_functions(self, x: np.ndarray) -> np.ndarray:
         """Function values (s, n, m) in scaled coordinates at scaled inputs (n, d), by blocks."""
         z = jnp.asarray(self.split()[0])
+        check_near(x, z.dtype)
         blocks = [
             np.asarray(evaluate(self.prior, z, jnp.asarray(rows, z.dtype)))[:, :count]
             for rows, count in _blocks(x)
@@ -115,8 +126,8 @@ class FunctionDraws:
         Raises `InputError` for the wrong number of columns, NaN, or no rows, and
         `UnsupportedError` for `y_var` where the likelihood has no use for it.
         """
-        matrix = as_matrix(x, "X", columns=self.data.in_dim)
         scaling = self.data.scaling
+        matrix = scaling.matrix(x)
         f = self.scaled_functions(scaling.x_in(matrix))
         if y_var is not None:
             variance = as_matrix(y_var, "y_var")
@@ -149,6 +160,13 @@ class FunctionDraws:
         from bayesnet.posterior.saving import save
 
         save(self, path)
+
+
+def _float_of(x: Any) -> Any:
+    """The dtype of JAX for functions at rows `x`: float64 for float64 where JAX has it."""
+    given = getattr(x, "dtype", np.float64 if isinstance(x, (list, tuple)) else np.float32)
+    double = str(given).rpartition(".")[2] == "float64"
+    return jax.dtypes.canonicalize_dtype(np.float64) if double else jnp.float32
 
 
 def _blocks(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:

@@ -13,7 +13,6 @@ from scipy.special import log_expit, log_softmax, ndtri
 from scipy.stats import qmc
 
 from bayesnet._errors import InputError
-from bayesnet._matrix import as_matrix
 from bayesnet._types import ArrayLike, Key
 from bayesnet.data import Data, Rows, Scaling
 from bayesnet.likelihoods import BernoulliLikelihood, CategoricalLikelihood
@@ -140,7 +139,7 @@ class LatentProcess:
         save(self, path)
 
     def _scaled(self, x: ArrayLike) -> np.ndarray:
-        return self.scaling.x_in(as_matrix(x, "X", columns=self.columns))
+        return self.scaling.x_in(self.scaling.matrix(x))
 
     def _label_law(self, f: np.ndarray) -> LabelLaw:
         """The law of labels for latents (s, n, K)."""

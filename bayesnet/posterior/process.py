@@ -187,7 +187,7 @@ class ProcessPosterior:
 
         Raises `InputError` for the wrong number of columns, NaN, or no rows.
         """
-        matrix = as_matrix(x, "X", columns=self.x.shape[1])
+        matrix = self.scaling.matrix(x)
         new = self.scaling.x_in(matrix)
         scale = self.scaling.y_scale
         parts, members, weights = [], [], []

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet._columns import Names, names_at_fit
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
@@ -40,6 +41,7 @@ class ConditionedProcess:
         x: rows (k, d); y: values (k,) or (k, m), in the coordinates of the process.
         noise_std: how closely, a number, (k,) or (k, m); 0 is exactly (up to a jitter of 1e-6 of
             the variance).
+    `names` are those of the columns of x, if it is a data frame: later frames are put in their order.
 
     Raises:
         InputError: shapes that do not agree, values that contradict each other.
@@ -49,6 +51,7 @@ class ConditionedProcess:
     x: np.ndarray
     y: np.ndarray
     noise_std: np.ndarray
+    names: Names | None
 
     def __init__(
         self, process: GaussianProcess, x: ArrayLike, y: ArrayLike, noise_std: ArrayLike = 0.0
@@ -86,6 +89,7 @@ class ConditionedProcess:
                 )
         for name, value in (("process", process), ("x", rows), ("y", values), ("noise_std", noise)):
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "names", names_at_fit(x, "x"))
 
     @property
     def units(self) -> str:
@@ -100,7 +104,7 @@ class ConditionedProcess:
 
         Rasmussen & Williams 2006, eq. 2.23-24. Raises `InputError` if hyper-parameters are random.
         """
-        process, new = self.process, as_matrix(x, "x", columns=self.x.shape[1])
+        process, new = self.process, as_matrix(x, "x", columns=self.x.shape[1], known=self.names)
         if process.random:
             raise InputError(
                 "With random hyper-parameters there is no one covariance: use sample()."
@@ -128,7 +132,7 @@ class ConditionedProcess:
         definite.
         """
         process = self.process
-        new = as_matrix(x, "x", columns=self.x.shape[1])
+        new = as_matrix(x, "x", columns=self.x.shape[1], known=self.names)
         rows = jnp.asarray(np.concatenate([new, self.x]), jnp.float32)
         key_hyper, key_pick, key_noise, key_error = jax.random.split(as_key(key), 4)
         mean = mean_object(process.mean)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from bayesnet._errors import InputError, unknown_name
+from bayesnet._scales import affine_in, standardization
 from bayesnet._types import ArrayLike
-from bayesnet.data import check_table, standardization
+from bayesnet.data import check_table
 from bayesnet.priors.covariance import ARC_COSINE, NAMES, STATIONARY, Named
 from bayesnet.priors.empirical import EmpiricalBayes
 from bayesnet.priors.gaussian_process import GaussianProcess
@@ -67,7 +68,7 @@ def fit_process(
     y_loc, y_scale = standardization(t)
     if units == "scaled":
         x_loc, x_scale = standardization(x)
-        x, t = (x - x_loc) / x_scale, (t - y_loc) / y_scale
+        x, t = affine_in(x, x_loc, x_scale), (t - y_loc) / y_scale
         mean, unit = 0.0, y_scale
     else:
         mean, unit = float(y_loc[0]), np.ones(1)

@@ -114,7 +114,10 @@ def check_tensor(value: Any, name: str, shape: str) -> None:
             f"{name} must be a torch.Tensor ({shape}), got {type(value).__name__}. "
             "Convert it: torch.as_tensor(value, dtype=torch.double)."
         )
-    if not value.is_floating_point():
-        raise InputError(f"{name} has dtype {value.dtype}; floats are needed: {name}.double().")
+    if value.dtype not in DTYPES:
+        raise InputError(
+            f"{name} has dtype {value.dtype}; floats of single or double precision are needed: "
+            f"{name}.double()."
+        )
     if not bool(torch.isfinite(value).all()):
         raise InputError(f"{name} holds NaN or infinity: drop or impute those rows first.")

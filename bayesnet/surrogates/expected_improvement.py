@@ -58,7 +58,10 @@ class StudentTExpectedImprovement(AcquisitionFunction):
             )
         spread = nodes.cov.diagonal(dim1=-1, dim2=-2).mT
         mean, variance = posterior.outcome.noise_moments(nodes.mean, spread)
-        mean, scale = mean[..., 0, 0], variance[..., 0, 0].clamp_min(1e-18).sqrt()
+        mean, variance = mean[..., 0, 0], variance[..., 0, 0]
+        # Relative to the others, so that the units of y do not matter.
+        least = (1e-18 * variance.detach().mean()).clamp_min(1e-290)
+        scale = variance.clamp_min(float(least)).sqrt()
         gap = mean - torch.as_tensor(self.best_f).to(mean)
         if not self.maximize:
             gap = -gap

@@ -108,7 +108,10 @@ class ScaleMixturePosterior(Posterior):
         cov = self.nodes.cov
         # Points that coincide, or repeat rows without noise, have a singular covariance.
         level = cov.detach().diagonal(dim1=-1, dim2=-2).mean(-1, keepdim=True).clamp_min(1e-300)
-        return psd_safe_cholesky(cov + torch.diag_embed((LIFT * level).expand(cov.shape[:-1])))
+        # At a level of 1: what is added where it fails is in no units.
+        unit = cov / level.unsqueeze(-1)
+        unit = unit + LIFT * torch.eye(unit.shape[-1]).to(unit)
+        return psd_safe_cholesky(unit) * level.sqrt().unsqueeze(-1)
 
     @property
     def _inflation(self) -> float:
