@@ -18,7 +18,7 @@ from bayesnet.data import Scaling, check_table
 from bayesnet.defaults import resolve_prior
 from bayesnet.diagnostics.laplace_screen import laplace_evidence
 from bayesnet.diagnostics.loo import loo, row_sum_error
-from bayesnet.fitting import fit, scaled_table
+from bayesnet.fitting import fit, scaled_table, units_of
 from bayesnet.inference import Inference
 from bayesnet.likelihoods import GaussianLikelihood, resolve_likelihood
 from bayesnet.likelihoods.levels import DEFAULT_NOISE
@@ -37,7 +37,8 @@ MEANINGS = {
 class Candidate:
     """One prior under a criterion.
 
-    `value` in nats, larger is better, densities in the units of y; `error` its standard error
+    `value` in nats, larger is better, densities in the units of y (of priors in scaled coordinates
+    given the mean and sd of y, see `compare_priors`); `error` its standard error
     ("loo": over rows; "evidence": Monte Carlo); `rows` (n,) where the value is a sum over rows; `detail` what
     the criterion computed (`LeaveOneOut`, `LogEvidence`, `LaplaceEvidence`); `notes` what to know.
     """
@@ -118,6 +119,7 @@ class Task:
     limit: float | None
     num_samples: int
     restarts: int
+    scaling: Scaling | None
 
 
 def compare_priors(
@@ -137,6 +139,7 @@ def compare_priors(
     limit: float | None = None,
     num_samples: int = 2000,
     restarts: int = 4,
+    scaling: Scaling | None = None,
 ) -> Comparison:
     """How well priors fit a table, ranked, with standard errors of the differences.
 
@@ -158,13 +161,21 @@ def compare_priors(
         limit: the k-hat above which a row is refitted, as for `bayesnet.diagnostics.loo.loo`.
         num_samples: of Monte-Carlo evidences.
         restarts: starts of the search for a mode ("laplace_screen" only).
+        scaling: the coordinates of priors in "scaled" units, stated without looking at this y; from
+            the table (mean 0, sd 1) if None.
 
-    All candidates get the same coordinates unless their units differ; values are densities in the
-    units of y and comparable either way. Leave-one-out and evidence answer different questions,
-    and a vague prior can be best by one and worst by the other.
+    Values are log densities in the units of y. A prior in scaled coordinates is placed by the mean and
+    sd of the very y that judges it, which favours it over any prior in `units="data"`, the true one
+    too: all candidates must be of the same units (values are then densities given that mean and sd),
+    unless `scaling` is stated. Labels and counts are not scaled, and theirs may differ. A learned noise
+    level whose law is the default is relative to the sd of y for every candidate.
+
+    Leave-one-out and evidence answer different questions, and a vague prior can be best by one and
+    worst by the other.
 
     Raises:
-        InputError: fewer than one prior, unknown `by`, unusable data.
+        InputError: fewer than one prior, unknown `by`, unusable data, candidates in different
+            coordinates.
         UnsupportedError: a prior that the criterion cannot judge.
     """
     if by not in CRITERIA:
@@ -176,8 +187,9 @@ def compare_priors(
         )
     task = Task(
         X, y, resolve_likelihood(likelihood), inference, y_var, network,
-        sample_weight, missing, as_key(seed), refits, limit, num_samples, restarts,
+        sample_weight, missing, as_key(seed), refits, limit, num_samples, restarts, scaling,
     )  # fmt: skip
+    _check_coordinates(priors, task)
     judge, check = CRITERIA[by]
     for name, prior in priors.items():
         check(str(name), prior, task)
@@ -192,6 +204,33 @@ def _as_prior(prior: Any, task: Task) -> dict[str, Any]:
     return {"prior": task.network, "target": prior}
 
 
+def _coordinates(prior: Any, task: Task) -> Scaling | None:
+    """The stated coordinates, for a prior that is in scaled ones."""
+    chosen = _as_prior(prior, task)
+    data = units_of(chosen["prior"], chosen.get("target")) == "data"
+    return None if data else task.scaling
+
+
+def _check_coordinates(priors: Mapping[str, Any], task: Task) -> None:
+    """Raise `InputError` where densities of y would not be of one kind."""
+    if task.scaling is not None and not isinstance(task.scaling, Scaling):
+        raise InputError(f"scaling must be a bayesnet.data.Scaling, got {task.scaling!r}.")
+    if task.scaling is not None or not task.likelihood.scales_targets:
+        return
+    units: dict[str, list[str]] = {}
+    for name, prior in priors.items():
+        chosen = _as_prior(prior, task)
+        units.setdefault(units_of(chosen["prior"], chosen.get("target")), []).append(str(name))
+    if len(units) > 1:
+        scaled, data = (", ".join(units[u]) for u in ("scaled", "data"))
+        raise InputError(
+            f"The candidates live in different coordinates: {scaled} in scaled ones, {data} in those of the "
+            "data. Scaled priors are placed by the mean and sd of the very y that judges them, so that they "
+            "win against the truth. Give all the same units=, or state the coordinates without looking at y: "
+            "scaling=bayesnet.data.Scaling(x_loc, x_scale, y_loc, y_scale)."
+        )
+
+
 def _anything(name: str, prior: Any, task: Task) -> None:
     """What cannot be fitted is refused by `fit`."""
 
@@ -201,6 +240,7 @@ def _loo(name: str, prior: Any, task: Task) -> Candidate:
         **_as_prior(prior, task), X=task.X, y=task.y, likelihood=task.likelihood,
         inference=task.inference, y_var=task.y_var, sample_weight=task.sample_weight,
         missing=task.missing, seed=task.seed, progress=False, warn=False,
+        scaling=_coordinates(prior, task),
     )  # fmt: skip
     result = loo(
         posterior, refits=task.refits, limit=task.limit, seed=jax.random.fold_in(task.seed, 1)
@@ -233,9 +273,13 @@ def _check_process(name: str, prior: Any, task: Task) -> None:
 def _evidence(name: str, process: GaussianProcess, task: Task) -> Candidate:
     x, y, variance = check_table(task.X, task.y, task.y_var)
     n, m = y.shape
-    scaling = Scaling.identity(x.shape[1], m)
-    if process.units == "scaled":
+    stated = _coordinates(process, task)
+    if stated is not None:
+        scaling = stated.with_spread(y)
+    elif process.units == "scaled":
         scaling = Scaling.from_data(x, y)
+    else:
+        scaling = Scaling.identity(x.shape[1], m).with_spread(y)
     noise = _noise_in(scaling, task.likelihood.noise_std, variance)
     result = process.log_evidence(
         scaling.x_in(x), scaling.y_in(y), noise, num_samples=task.num_samples, seed=task.seed
@@ -271,11 +315,11 @@ def _noise_in(scaling: Scaling, level: Any, variance: np.ndarray | None) -> Any:
 
 
 def _laplace(name: str, prior: Any, task: Task) -> Candidate:
-    chosen = _as_prior(prior, task)
+    chosen_prior, chosen = prior, _as_prior(prior, task)
     prior, target = chosen["prior"], chosen.get("target")
     likelihood, data = scaled_table(
         prior, target, task.likelihood, task.X, task.y, task.y_var,
-        task.sample_weight, task.missing, None,
+        task.sample_weight, task.missing, _coordinates(chosen_prior, task),
     )  # fmt: skip
     prior = resolve_prior(prior, target, data, likelihood=likelihood)
     result = laplace_evidence(prior, likelihood, data, restarts=task.restarts, key=task.seed)

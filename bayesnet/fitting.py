@@ -136,6 +136,12 @@ def fit(
     return posterior
 
 
+def units_of(prior: Any, target: Any = None) -> str:
+    """The coordinates in which a prior, or a target that a network is matched to, is stated: "scaled" or
+    "data"."""
+    return str(getattr(prior, "units", None) or getattr(target, "units", "scaled"))
+
+
 def scaled_table(
     prior: Any,
     target: Any,
@@ -164,8 +170,7 @@ def scaled_table(
         X, targets, y_var, missing=missing == "mask", known=known
     )
     weight = check_weight(sample_weight, len(x_matrix))
-    units = getattr(prior, "units", None) or getattr(target, "units", "scaled")
-    if scaling is None and units == "data":
+    if scaling is None and units_of(prior, target) == "data":
         scaling = Scaling.identity(x_matrix.shape[1], y_matrix.shape[1])
         scaling = scaling.with_spread(y_matrix, weight)
     if scaling is None:

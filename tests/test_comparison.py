@@ -10,6 +10,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import bayesnet as bn
+from bayesnet.data import Scaling
 from bayesnet.fitting import scaled_table
 from bayesnet.inference.model import LatentModel
 
@@ -80,7 +81,12 @@ def test_evidence_is_the_normal_density_in_the_units_of_y():
         "data": bn.GaussianProcess("matern32", 2.0, 9.0, units="data"),
         "rough": bn.GaussianProcess("matern12", 0.05),
     }
-    got = bn.compare_priors(processes, X, Y, likelihood=LIKELIHOOD, by="evidence")
+    options = {
+        "likelihood": LIKELIHOOD,
+        "by": "evidence",
+        "scaling": Scaling.from_data(X, Y[:, None]),
+    }
+    got = bn.compare_priors(processes, X, Y, **options)
     noise = NOISE**2 * np.eye(24)
     scaled = Y.var() * oracles.rbf(XS, XS, 0.8, 1.5) + noise
     expected = {
@@ -130,6 +136,75 @@ def test_evidence_takes_known_variances():
         )["p"]  # fmt: skip
         law = stats.multivariate_normal(np.full(24, Y.mean()), gram + np.diag(total))
         assert got.value == pytest.approx(law.logpdf(Y), abs=1e-6)
+
+
+def test_priors_in_different_coordinates_are_refused():
+    processes = {"a": bn.GaussianProcess("rbf"), "b": bn.GaussianProcess("rbf", units="data")}
+    mixture = {
+        "a": bn.ScaleMixture(processes["a"], bn.InverseGamma()),
+        "b": bn.NetworkPrior(bn.MLP(()), in_dim=2, units="data"),
+    }
+    nets = {"a": None, "b": mixture["b"]}
+    for by, priors in (("evidence", processes), ("loo", mixture), ("laplace_screen", nets)):
+        with pytest.raises(bn.InputError, match="a in scaled ones, b in those of the data"):
+            bn.compare_priors(priors, X, Y, likelihood=LIKELIHOOD, by=by)
+    # A bare network has the coordinates of the target it is matched to.
+    with pytest.raises(bn.InputError, match="different coordinates"):
+        bn.compare_priors(processes, X, Y, network=bn.MLP((4,)))
+    with pytest.raises(bn.InputError, match="scaling must be"):
+        bn.compare_priors(processes, X, Y, by="evidence", scaling="auto")
+
+
+def test_stated_coordinates_make_every_evidence_a_density_of_y():
+    """Of one row: each integrates to one over y, whatever the units; from the table it would not."""
+    x, stated = [[0.5]], Scaling(np.zeros(1), np.ones(1), np.array([3.0]), np.array([2.0]))
+    grid = np.linspace(-20.0, 26.0, 47)
+
+    def at(y):
+        got = bn.compare_priors(
+            {"a": bn.GaussianProcess("rbf"), "b": bn.GaussianProcess("rbf", units="data")},
+            x, [y], likelihood=bn.GaussianLikelihood(0.5), by="evidence", scaling=stated,
+        )  # fmt: skip
+        return [got["a"].value, got["b"].value]
+
+    total = np.exp([at(y) for y in grid]).sum(axis=0) * (grid[1] - grid[0])
+    np.testing.assert_allclose(total, 1.0, rtol=1e-6)
+    # Its mean and variance are those of 3 + 2 f + noise.
+    assert at(3.0)[0] == pytest.approx(stats.norm(3.0, np.sqrt(4.25)).logpdf(3.0), abs=1e-6)
+
+
+def test_the_truth_wins_on_average_over_its_own_tables():
+    """Gibbs' inequality, which holds for densities of y only."""
+    rng = np.random.default_rng(0)
+    x = np.linspace(-1.5, 1.5, 5)[:, None]
+    root = np.linalg.cholesky(oracles.rbf(x, x, 1.0) + 0.09 * np.eye(5))
+    stated = Scaling(np.zeros(1), np.ones(1), np.zeros(1), np.array([2.0]))
+    priors = {
+        "true": bn.GaussianProcess("rbf", 1.0, units="data"),
+        "scaled": bn.GaussianProcess("rbf"),
+    }
+    gaps = [
+        bn.compare_priors(
+            priors, x, root @ rng.normal(size=5), likelihood=bn.GaussianLikelihood(0.3),
+            by="evidence", scaling=stated,
+        ).difference("true", "scaled")[0]
+        for _ in range(30)
+    ]  # fmt: skip
+    assert np.mean(gaps) > 0.5
+
+
+def test_labels_are_not_scaled_and_compare_across_coordinates():
+    labels = np.where(np.median(Y) < Y, "a", "b")
+    net = bn.MLP(())
+    priors = {
+        "scaled": bn.NetworkPrior(net, in_dim=2),
+        "data": bn.NetworkPrior(net, in_dim=2, units="data"),
+    }
+    options = {"likelihood": "bernoulli", "by": "laplace_screen", "restarts": 1}
+    got = bn.compare_priors(priors, X, labels, **options)
+    for name, rows in (("scaled", XS), ("data", X)):
+        alone = bn.compare_priors({"a": priors["data"]}, rows, labels, **options)["a"].value
+        assert got[name].value == pytest.approx(alone, abs=1e-3)
 
 
 def test_a_process_chosen_by_these_data_says_so():
@@ -192,7 +267,10 @@ def test_laplace_screen_is_exact_for_linear_networks_with_known_noise():
         "scaled": bn.NetworkPrior(net, in_dim=2),
         "in data units": bn.NetworkPrior(net, in_dim=2, units="data"),
     }
-    got = bn.compare_priors(priors, X, Y, likelihood=LIKELIHOOD, by="laplace_screen", restarts=2)
+    stated = Scaling.from_data(X, Y[:, None])
+    got = bn.compare_priors(
+        priors, X, Y, likelihood=LIKELIHOOD, by="laplace_screen", restarts=2, scaling=stated
+    )
     noise = NOISE**2 * np.eye(24)
     expected = {
         "scaled": stats.multivariate_normal(

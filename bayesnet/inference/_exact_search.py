@@ -14,9 +14,11 @@ from bayesnet._errors import BayesNetError, InputError
 from bayesnet.inference._exact_hmc import sample_hyper
 from bayesnet.inference._exact_noise import NoiseEvidence
 from bayesnet.inference._exact_table import NoiseLaw, Table
+from bayesnet.inference._hyper_evidence import HyperEvidence, hyper_evidence
 from bayesnet.posterior.process_table import scale_of, table_noise, weighted_constant
+from bayesnet.priors.hyper import HALF_LOG_2PI
 from bayesnet.priors.kernel_model import KernelModel
-from bayesnet.priors.process_solution import evidence_gradient, solve
+from bayesnet.priors.process_solution import Solution, evidence_gradient, solve
 from bayesnet.priors.scale_mixture import ScaleMixture
 
 HYPER = ("map", "evidence", "hmc", "nuts")
@@ -62,15 +64,52 @@ class Problem:
         if self._noise_only is not None:
             value, by_variance = self._noise_only.at(std)
             return value, by_variance * 2.0 * std**2 * np.asarray(self.noise.scale)
-        noise, y = table_noise(std, table.y, table.y_var, table.weight)
-        residual = y - self.model.mean(u, table.x)
-        matrix = self._matrix(u)
-        found = solve(matrix, noise, residual, scale_of(self.prior, self.method))
-        value = found.log_evidence + weighted_constant(std, table.y, table.y_var, table.weight)
+        value, found = self._solved(u, std)
         by_matrix, by_noise, by_residual = evidence_gradient(found, len(table.x))
         # d y - mean = - d mean.
         slope_u = self.model.pullback(u, table.x, by_matrix, -by_residual)
         return value, np.concatenate([slope_u, self._noise_slope(std, by_noise)])
+
+    def _solved(self, u: np.ndarray, std: np.ndarray) -> tuple[float, Solution]:
+        table = self.table
+        noise, y = table_noise(std, table.y, table.y_var, table.weight)
+        residual = y - self.model.mean(u, table.x)
+        found = solve(self._matrix(u), noise, residual, scale_of(self.prior, self.method))
+        constant = weighted_constant(std, table.y, table.y_var, table.weight)
+        return found.log_evidence + constant, found
+
+    def value(self, v: np.ndarray) -> float:
+        """The log evidence alone: without a gradient, at a fraction of the cost."""
+        u, z = self.split(v)
+        std = self.noise.std(z)
+        if self._noise_only is not None:
+            return self._noise_only.at(std)[0]
+        return self._solved(u, std)[0]
+
+    def integrated(self, points: np.ndarray, seed: int) -> HyperEvidence | None:
+        """The evidence with what is random integrated out, from draws (k, p) of its posterior; None
+        where a law of it is improper (variances that are learned without one)."""
+        if not self.model.free.proper:
+            return None
+
+        def log_likelihood(v: np.ndarray) -> float:
+            try:
+                value = self.value(v)
+            except BayesNetError:
+                return -np.inf
+            return float(value) if np.isfinite(value) else -np.inf
+
+        def log_prior(v: np.ndarray) -> float:
+            u, z = self.split(v)
+            return self.model.log_prior(u)[0] - 0.5 * float(z @ z) - len(z) * HALF_LOG_2PI
+
+        def draw(rng: np.random.Generator, num: int) -> np.ndarray:
+            u = np.zeros((num, 0))
+            if self.model.free.size:
+                u = self.model.free.draw(jax.random.key(int(rng.integers(2**31))), num)
+            return np.concatenate([u, rng.normal(size=(num, self.noise.size))], axis=1)
+
+        return hyper_evidence(log_likelihood, log_prior, draw, points, seed)
 
     def _matrix(self, u: np.ndarray) -> np.ndarray:
         if self.model.free.size:
@@ -188,8 +227,17 @@ def search(problem: Problem, seed: int, progress: Any = None) -> Found:
             problem.log_density, best.x, method.draws, seed, progress, method.hyper
         )
         points = list(drawn.points)
-        record |= {"acceptance": drawn.acceptance, "effective_size": drawn.effective_size}
         problems += drawn.problems
+        record |= {
+            "acceptance": drawn.acceptance,
+            "rhat": drawn.rhat,
+            "effective_size": drawn.effective_size,
+            "transitions": drawn.transitions,
+        }
+        evidence = problem.integrated(drawn.points, seed)
+        if evidence is not None:
+            problems += evidence.problems
+            record |= {"log_evidence": evidence.value, "log_evidence_error": evidence.error}
     record["problems"] = tuple(problems)
     return Found([problem.split(v) for v in points], record)
 

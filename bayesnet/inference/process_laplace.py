@@ -153,6 +153,11 @@ class LaplaceProblem(Problem):
 
     labels: Labels
 
+    def value(self, v: np.ndarray) -> float:
+        """The approximate log evidence alone."""
+        mean = latent_mean(self.model, v, self.table.x, self.labels.outputs)
+        return solve_labels(self.prior, self.labels, self._matrix(v), mean).log_evidence
+
     def log_evidence(self, v: np.ndarray) -> tuple[float, np.ndarray]:
         """The approximate log evidence and its gradient in `v`; under a scale its posterior mean."""
         x, outputs = self.table.x, self.labels.outputs

@@ -152,9 +152,11 @@ class SparseVariational:
             u = np.asarray(params.get("hyper", np.zeros(0)))
             inducing = np.asarray(params.get("inducing", inducing), np.float64)
             params, value, gain = finish(problem, params, model, u, inducing)
+            share = np.asarray(data.rows.share())
         fixed = model.fixed(u)
         record = {
             "elbo": value,
+            "log_units": float(np.sum(share @ np.log(data.scaling.y_scale))),
             "gain_left": gain,
             "trace": trace,
             "hyperparameters": model.named(u),

@@ -25,7 +25,11 @@ from bayesnet.posterior.latent_process import (
     rule,
 )
 from bayesnet.posterior.process import _NONE
-from bayesnet.posterior.process_report import expansion_problems
+from bayesnet.posterior.process_report import (
+    chain_line,
+    expansion_problems,
+    integrated_evidence,
+)
 from bayesnet.posterior.process_table import base_of
 from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.process_blocks import jittered_cholesky
@@ -169,10 +173,24 @@ class LaplacePosterior(LatentProcess):
 
     @property
     def log_evidence(self) -> float:
-        """Laplace's approximation of the log probability of the labels; of several priors the log
-        of its mean. With `sample_weight` that of the weighted likelihood."""
-        own = [nodes.log_evidence for nodes in self.solutions]
-        return float(logsumexp(own) - np.log(len(own)))
+        """Laplace's approximation of the log probability of the labels given the inputs, in nats.
+
+        Hyper-parameters at the values that were learned, or, where they were sampled, integrated out
+        under their laws: an estimate with the standard error `log_evidence_error`. With `sample_weight`
+        that of the weighted likelihood. Labels are not scaled, and so comparable whatever the units of
+        the prior. Raises `UnsupportedError` for several hyper-parameters of another origin.
+        """
+        if len(self.priors) > 1:
+            return integrated_evidence(self.search)
+        return self.solutions[0].log_evidence
+
+    @property
+    def log_evidence_error(self) -> float:
+        """The Monte-Carlo standard error of `log_evidence` in nats: 0 unless hyper-parameters were
+        sampled. What Laplace's approximation misses is not in it."""
+        if len(self.priors) > 1:
+            return float(self.search.get("log_evidence_error", np.nan))
+        return 0.0
 
     def _marginals(self, new: np.ndarray) -> Marginals:
         weight, mean, root = [], [], []
@@ -241,12 +259,21 @@ class LaplacePosterior(LatentProcess):
     def diagnostics(self) -> LatentReport:
         """The evidence, and what there is to distrust: hyper-parameters at bounds, quadrature, a law
         that is too wide (`shortfall`)."""
-        evidence, error = self.log_evidence, max(nodes.error for nodes in self.solutions)
+        error = max(nodes.error for nodes in self.solutions)
+        several = len(self.priors) > 1
+        known = not several or "log_evidence" in self.search
+        evidence = self.log_evidence if known else float("nan")
         lines = [
             f"Laplace approximation of {self.labels.outputs} latent function(s), "
             f"{sum(self.seconds.values()):.1f} s",
-            f"log evidence (approximate) {evidence:.3f}, {evidence / len(self.x):.3f} a row",
+            f"log evidence (approximate) {evidence:.3f}, {evidence / len(self.x):.3f} a row"
+            if known
+            else "no log evidence",
         ]
+        if several:
+            if known:
+                lines[-1] += f", Monte-Carlo error {self.log_evidence_error:.2f}"
+            lines.append(chain_line(self.search, len(self.priors)))
         problems = list(self.search.get("problems", ()))
         problems += expansion_problems(self.prior, self.x)
         if any(len(nodes.u) > 1 for nodes in self.solutions):
@@ -259,7 +286,7 @@ class LaplacePosterior(LatentProcess):
                 "probable than at its mode: predictions will be too unsure; use bn.SparseVariational()"
             )
         lines += [f"{k} = {v}" for k, v in self.search.get("hyperparameters", {}).items()]
-        headline = f"Laplace, log evidence {evidence:.3f}"
+        headline = f"Laplace, log evidence {evidence:.3f}" if known else "Laplace"
         return LatentReport(tuple(lines), headline, tuple(problems))
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._matrix import as_matrix
@@ -19,7 +18,7 @@ from bayesnet.data import Data, Scaling, make_data
 from bayesnet.posterior.process_loo import ProcessLeaveOneOut, leave_one_out
 from bayesnet.posterior.process_members import Members
 from bayesnet.posterior.process_prediction import ProcessPrediction
-from bayesnet.posterior.process_report import ProcessReport, process_report
+from bayesnet.posterior.process_report import ProcessReport, integrated_evidence, process_report
 from bayesnet.posterior.process_table import base_of, scale_of, table_noise, weighted_constant
 from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.process_determinant import log_determinant
@@ -135,26 +134,39 @@ class ProcessPosterior:
 
     @property
     def log_evidence(self) -> float:
-        """The log density of the observed targets, in the units of y; of several priors their mean
-        density. With `sample_weight` the log of the integrated weighted likelihood.
+        """The log density of the observed targets given the inputs, in nats and in the units of y.
 
-        After conjugate gradients an unbiased estimate, from fixed probe vectors, with the standard error
-        `log_evidence_error`; it is made when it is first asked for. Raises `InputError` if it does
-        not converge.
+        Of what: hyper-parameters and noise at the values that were learned (`hyper="map"`,
+        `"evidence"`), a scale integrated out; with sampled ones ("hmc", "nuts") all of these integrated
+        out under their laws, an estimate with the standard error `log_evidence_error`. With
+        `sample_weight` the log of the integrated weighted likelihood.
+
+        A prior in scaled coordinates is placed by the mean and sd of this very y: then it is a density
+        given these two, and not to be compared with that of a prior in other coordinates
+        (`units="data"`, another `scaling`).
+
+        After conjugate gradients an unbiased estimate, from fixed probe vectors; it is made when it is
+        first asked for.
+
+        Raises:
+            UnsupportedError: several hyper-parameters that were not drawn under a proper law by `bn.Exact`.
+            InputError: conjugate gradients that do not converge.
         """
-        solved = self._estimated[0] if self.iterative else self.solutions
-        own = [
-            s.log_evidence + weighted_constant(std, self.y, self.y_var, self.weight)
-            for s, std in zip(solved, self.noise_std, strict=True)
-        ]
         share = np.ones(len(self.x)) if self.weight is None else self.weight
         units = float((share @ ~np.isnan(self.y)) @ np.log(self.scaling.y_scale))
-        return float(logsumexp(own) - np.log(len(own)) - units)
+        if len(self.priors) > 1:
+            return integrated_evidence(self.search) - units
+        solved = self._estimated[0][0] if self.iterative else self.solutions[0]
+        constant = weighted_constant(self.noise_std[0], self.y, self.y_var, self.weight)
+        return float(solved.log_evidence + constant - units)
 
     @property
     def log_evidence_error(self) -> float:
-        """The standard error of `log_evidence` in nats: 0 after a factorisation, that of stochastic
-        Lanczos quadrature after conjugate gradients."""
+        """The standard error of `log_evidence` in nats: 0 after a factorisation, that of importance
+        sampling where hyper-parameters were sampled, of stochastic Lanczos quadrature after conjugate
+        gradients."""
+        if len(self.priors) > 1:
+            return float(self.search.get("log_evidence_error", np.nan))
         return self._estimated[1] if self.iterative else 0.0
 
     @property

@@ -70,8 +70,13 @@ class SparsePosterior(LatentProcess):
 
     @property
     def elbo(self) -> float:
-        """The bound of the log evidence, of all rows, in scaled coordinates."""
-        return float(self.search["elbo"])
+        """The lower bound of the log density of y given X, of all rows, in nats and in the units of y (of
+        labels: of their log probability), hyper-parameters and noise at the values that were learned.
+
+        Under a prior in scaled coordinates it is a density given the mean and sd of this very y.
+        """
+        # Files of the first version hold no units: theirs is in scaled coordinates.
+        return float(self.search["elbo"]) - float(self.search.get("log_units", 0.0))
 
     @cached_property
     def _model(self) -> KernelModel:

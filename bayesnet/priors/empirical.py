@@ -14,7 +14,8 @@ class EmpiricalBayes:
         noise_std: the noise level that was fitted or given, in the units of y; one number a fit.
             None if the method estimates none.
         noise_std_scaled: the same in the coordinates of the process.
-        log_evidence: log density of the table in the coordinates of the process (None without a
+        log_evidence: log density of the table in the coordinates of the process, not to be compared
+            with that of a process in others (None without a
             noise level).
         num_rows: rows used.
         restarts: log evidence reached from every start, best first.

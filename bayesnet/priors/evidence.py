@@ -172,7 +172,7 @@ def _estimate(
         return log_likelihood(free.tree(u)) + free.log_density(u)
 
     start = np.asarray(free.draw(key_start, 200))
-    proposal = _Proposal.around_modes(log_joint, start)
+    proposal = StudentMixture.around_modes(log_joint, start)
     from_prior = round(FROM_PRIOR * num)
     drawn = proposal.draw(np.random.default_rng(_number(key_draw)), num - from_prior)
     u = np.concatenate([drawn, np.asarray(free.draw(key_prior, from_prior))])
@@ -226,14 +226,14 @@ def _average(log_weights: np.ndarray, method: str) -> LogEvidence:
 
 
 @dataclass(frozen=True)
-class _Proposal:
+class StudentMixture:
     """An equal mixture of multivariate Student t laws, one a mode."""
 
     locs: list[np.ndarray]
     factors: list[np.ndarray]
 
     @staticmethod
-    def around_modes(log_joint: Any, starts: np.ndarray) -> _Proposal:
+    def around_modes(log_joint: Any, starts: np.ndarray) -> StudentMixture:
         both = jax.jit(jax.value_and_grad(lambda u: -log_joint(u)))
         values = np.asarray(jax.jit(lambda q: jax.lax.map(log_joint, q))(jnp.asarray(starts)))
         spread = starts.std(axis=0) + 1e-12
@@ -254,7 +254,7 @@ class _Proposal:
                 continue
             locs.append(mode * spread)
             factors.append(spread[:, None] * _factor(objective, mode))
-        return _Proposal(locs, factors)
+        return StudentMixture(locs, factors)
 
     def draw(self, rng: np.random.Generator, num: int) -> np.ndarray:
         size = len(self.locs[0])

@@ -21,6 +21,8 @@ class HyperVector:
     library and by JAX for others.
     """
 
+    proper = True
+
     def __init__(self, tree: PyTree) -> None:
         flat, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
         self._structure: Any = structure
@@ -106,6 +108,7 @@ class VarianceVector:
     """
 
     has_density = True
+    proper = False
 
     def __init__(self, tree: dict[str, Any]) -> None:
         self._tree = {name: np.asarray(value, np.float64) for name, value in tree.items()}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bayesnet._errors import InputError
 from bayesnet.data import Scaling, identity
+from bayesnet.fitting import units_of
 
 
 def transformed(
@@ -47,8 +48,7 @@ def choose_scaling(
     if inputs is None and outcomes is None:
         return scaling
     d, m = X.shape[1], Y.shape[1]
-    units = getattr(prior, "units", None) or getattr(target, "units", "scaled")
-    if scaling is None and units == "data":
+    if scaling is None and units_of(prior, target) == "data":
         return None
     if scaling is None:
         scale_y = getattr(likelihood, "scales_targets", False)

@@ -256,6 +256,17 @@ def test_regression_is_near_the_exact_posterior(seed):
     np.testing.assert_allclose(learned._noise_std(), reference.noise_std[0], rtol=0.3)
 
 
+def test_the_bound_is_in_the_units_of_y():
+    y = X[:, 0] + 0.3 * RNG.normal(size=40)
+    method = bn.SparseVariational(inducing=5, steps=20, batch_size=None)
+
+    def bound(factor):
+        known = bn.GaussianLikelihood(0.3 * factor)
+        return fit(bn.GaussianProcess("rbf"), factor * y, method, likelihood=known).elbo
+
+    assert bound(50.0) == pytest.approx(bound(1.0) - 40 * np.log(50.0), abs=1e-3)
+
+
 @pytest.mark.slow
 def test_many_rows_learned_hyperparameters_and_moving_inducing_rows():
     x = RNG.uniform(-3, 3, (3000, 2))
