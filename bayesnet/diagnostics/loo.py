@@ -29,6 +29,8 @@ from bayesnet.posterior import FunctionDraws, ProcessPosterior
 # k-hat beyond which PSIS is biased however many draws there are; with few draws sooner.
 K_LIMIT = 0.7
 FEWEST_DRAWS = 100
+# Draws of hyper-parameters that should stand behind a row of an exact posterior, weights considered.
+FEWEST_EFFECTIVE = 8
 
 
 def k_limit(draws: int) -> float:
@@ -99,7 +101,7 @@ def loo(
 
     Args:
         posterior: draws of a Markov chain method (`bn.fit` with HMC, NUTS, SGHMC); of an exact
-            posterior the closed form is given, without weights or refits.
+            posterior the closed form is given, without refits, sampled hyper-parameters weighted.
         refits: at most so many rows, those of largest k-hat, are refitted where k-hat is above the
             limit; each costs a run of the same method, started at the posterior's chains.
         limit: the k-hat above which a row is refitted; `k_limit` of the draws (at most 0.7) if None.
@@ -108,17 +110,16 @@ def loo(
             draws. Give 0.5 where single rows matter.
         seed: of the refits.
 
-    The coordinates (the scaling of `bn.fit`), like the prior, are those of the whole table. Several
-    outputs of a row are left out together.
+    The coordinates (the scaling of `bn.fit`), like the prior, are those of the whole table: under a
+    prior in scaled coordinates every row has a hand in them, and its density is not to be compared with
+    that under a prior in `units="data"`. Several outputs of a row are left out together.
 
     Raises:
         UnsupportedError: a posterior whose draws do not follow a law (ensembles).
         InputError: fewer than 100 draws, `refits` below 0, `limit` not above 0.
     """
     if isinstance(posterior, ProcessPosterior):
-        rows = posterior.loo().rows
-        none = np.zeros(len(rows))
-        return LeaveOneOut(rows, none, none, K_LIMIT, (), ())
+        return _of_process(posterior)
     if not isinstance(posterior, FunctionDraws) or isinstance(posterior.method, DeepEnsemble):
         what = "members of an ensemble" if isinstance(posterior, FunctionDraws) else posterior
         raise UnsupportedError(
@@ -157,6 +158,24 @@ def loo(
     return LeaveOneOut(
         weight * rows, k_hat, weight * error, limit, tuple(sorted(chosen)), tuple(problems)
     )
+
+
+def _of_process(posterior: ProcessPosterior) -> LeaveOneOut:
+    """The closed form; sampled hyper-parameters are weighted, whose error and effective size are known."""
+    found = posterior.loo()
+    none = np.zeros(len(found.rows))
+    if found.effective_draws is None:
+        return LeaveOneOut(found.rows, none, none, K_LIMIT, (), ())
+    # The variance of weights over their mean squared, a draw: delta method.
+    error = np.sqrt(np.maximum(1.0 / found.effective_draws - 1.0 / len(posterior.priors), 0.0))
+    few = int(np.sum(found.effective_draws < FEWEST_EFFECTIVE))
+    problems: tuple[str, ...] = ()
+    if few:
+        problems = (
+            f"{few} row(s) rest on fewer than {FEWEST_EFFECTIVE} effective draws of the hyper-parameters "
+            f"(least {found.effective_draws.min():.1f} of {len(posterior.priors)}): draw more",
+        )
+    return LeaveOneOut(found.rows, none, error, K_LIMIT, (), problems)
 
 
 def _densities(posterior: FunctionDraws) -> np.ndarray:

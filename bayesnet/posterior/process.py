@@ -163,11 +163,14 @@ class ProcessPosterior:
     @property
     def log_evidence_error(self) -> float:
         """The standard error of `log_evidence` in nats: 0 after a factorisation, that of importance
-        sampling where hyper-parameters were sampled, of stochastic Lanczos quadrature after conjugate
+        sampling where hyper-parameters or a scale were sampled, of stochastic Lanczos quadrature after conjugate
         gradients."""
         if len(self.priors) > 1:
             return float(self.search.get("log_evidence_error", np.nan))
-        return self._estimated[1] if self.iterative else 0.0
+        if self.iterative:
+            return self._estimated[1]
+        only = self.solutions[0]
+        return float(only.error) if only.rule == "importance" else 0.0
 
     @property
     def evidence_estimated(self) -> bool:

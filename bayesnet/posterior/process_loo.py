@@ -8,7 +8,7 @@ process the law of the scale given the others is known.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +16,17 @@ from scipy.special import logsumexp
 
 from bayesnet._errors import UnsupportedError
 from bayesnet._repr import one_line
-from bayesnet.priors.process_blocks import LOG_2PI, RANK_TOLERANCE
+from bayesnet.priors.process_blocks import LOG_2PI, RANK_TOLERANCE, Block, make_blocks
 from bayesnet.priors.process_solution import Solution, student_t_log_evidence
+from bayesnet.priors.scale_quadrature import scale_nodes
+from bayesnet.priors.variance_laws import log_density_of
 
 if TYPE_CHECKING:
     from bayesnet.posterior.process import ProcessPosterior
+
+# A tail of the scale for which a variance is finite and nodes made for another law are too short; and
+# tables that are so small, which alone have such tails (half a row each), get nodes of their own.
+NEAR_INFINITE, FEW_ROWS = 2.0, 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +36,14 @@ class ProcessLeaveOneOut:
     Fields: `mean`, `std` (n, m), NaN where the target is missing; `rows` (n,): the log density of
     the row's targets together. As of predictions, a `std` may be infinite and a `mean` NaN where a
     random scale leaves them so: all outputs of a row that share the scale are left out with it.
+    `effective_draws` (n,): of sampled hyper-parameters how many stand behind a row, which reweights them
+    as if it had not been seen; None where there are not several.
     """
 
     mean: np.ndarray
     std: np.ndarray
     rows: np.ndarray
+    effective_draws: np.ndarray | None = None
 
     __repr__ = one_line
 
@@ -58,45 +67,120 @@ def leave_one_out(posterior: ProcessPosterior) -> ProcessLeaveOneOut:
     stacked = np.stack(logs)  # (k, n)
     # 1 / p(y_i | y_-i) is the posterior mean of 1 / p(y_i | y_-i, node).
     rows = np.log(len(logs)) - logsumexp(-stacked, axis=0)
-    weight = np.exp(rows - stacked - np.log(len(logs)))[:, :, None]
+    share = np.exp(rows - stacked - np.log(len(logs)))
+    weight = share[:, :, None]
     mean = np.sum(weight * np.stack(means), axis=0)
     second = np.sum(weight * (np.stack(variances) + (np.stack(means) - mean) ** 2), axis=0)
     scale = posterior.scaling.y_scale
     units = ~np.isnan(posterior.y) @ np.log(scale)
-    return ProcessLeaveOneOut(posterior.scaling.y_out(mean), np.sqrt(second) * scale, rows - units)
+    effective = None if len(logs) == 1 else 1.0 / np.sum(share**2, axis=0)
+    return ProcessLeaveOneOut(
+        posterior.scaling.y_out(mean), np.sqrt(second) * scale, rows - units, effective
+    )
 
 
 def _member(solution: Solution, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Residual mean, variance (n, m) and log density (n,) of each row left out."""
     n, m = y.shape
-    j = len(solution.u)
-    alpha, inverse = np.full((j, n, m), np.nan), np.full((j, n, m), np.nan)
-    residual = np.full((n, m), np.nan)
+    if solution.df is not None:
+        return _student_t(solution, *_solved(solution, (n, m), solution.u))
+    residual, per_node, variance, terms = _given_scale(solution, (n, m), solution.u)
+    prior = solution.log_weight[:, None, :]
+    log_prob = -logsumexp(prior - terms, axis=0)  # (n, g)
+    weight = np.exp(prior - terms + log_prob)
+    mean, spread = _mixed(weight, per_node, variance)
+    tail = np.broadcast_to(solution.tail - 0.5 * _lost_rank(solution, n), log_prob.shape)
+    if n <= FEW_ROWS:
+        # The nodes are those of all rows: what they leave out beyond the last may count without one.
+        for row, group in np.argwhere((tail > 1.0) & (tail < NEAR_INFINITE)):
+            own = [c for c in range(m) if solution.group(c) == group]
+            found = _anew(solution, (n, m), int(row), int(group), float(tail[row, group]))
+            mean[row, own], spread[row, own] = (a[row, own] for a in found)
+    missing = np.isnan(residual)
+    mean = np.where(missing | (tail > 0.5), mean, np.nan)
+    return mean, np.where(missing | (tail > 1.0), spread, np.inf), log_prob.sum(axis=1)
+
+
+def _solved(
+    solution: Solution, shape: tuple[int, int], u: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Residuals (n, m), and `C^-1 r` and the diagonal of `C^-1` (j, n, m) at log scales u (j, g); with
+    the noise inside those of s = 1."""
+    alpha, inverse = np.full((len(u), *shape), np.nan), np.full((len(u), *shape), np.nan)
+    residual = np.full(shape, np.nan)
     for block in solution.blocks:
         for i, column in enumerate(block.columns):
-            s = np.exp(solution.u[:, solution.group(column)])
+            s = np.exp(u[:, solution.group(column)])
             alpha[:, block.rows, column] = block.solved(s)[:, :, i]
             inverse[:, block.rows, column] = block.inverse_diagonal(s)
             residual[block.rows, column] = block.residual[:, i]
     if solution.df is not None:
-        return _student_t(solution, residual, alpha[0], inverse[0])
-    per_node = residual - alpha / inverse
-    scale = np.ones((j, 1, m))
+        return residual, alpha[0], inverse[0]
+    return residual, alpha, inverse
+
+
+def _given_scale(
+    solution: Solution, shape: tuple[int, int], u: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Residuals (n, m); given the scale the mean and variance (j, n, m) of each row without it, and the
+    log density (j, n, g) of its targets that share a scale."""
+    residual, alpha, inverse = _solved(solution, shape, u)
+    mean = residual - alpha / inverse
+    variance = 1.0 / inverse
     if all(b.eigenvalues is None for b in solution.blocks):
-        scale = np.exp(np.broadcast_to(solution.u, (j, m)))[:, None, :]
-    variance = scale / inverse
-    terms = -0.5 * (LOG_2PI + np.log(variance) + (residual - per_node) ** 2 / variance)
+        variance = np.exp(np.broadcast_to(u, (len(u), shape[1])))[:, None, :] / inverse
+    terms = -0.5 * (LOG_2PI + np.log(variance) + (residual - mean) ** 2 / variance)
     terms = np.where(np.isnan(terms), 0.0, terms)
-    groups = terms.sum(axis=2, keepdims=True) if solution.u.shape[1] == 1 else terms
-    prior = solution.log_weight[:, None, :]
-    log_prob = -logsumexp(prior - groups, axis=0)  # (n, g)
-    weight = np.exp(prior - groups + log_prob)
-    weight = np.broadcast_to(weight, (j, n, m))
-    mean = np.sum(weight * per_node, axis=0)
-    spread = np.sum(weight * (variance + (per_node - mean) ** 2), axis=0)
-    tail = solution.tail - 0.5 * _lost_rank(solution, n)
-    mean = np.where(np.isnan(residual) | (tail > 0.5), mean, np.nan)
-    return mean, np.where(np.isnan(residual) | (tail > 1.0), spread, np.inf), log_prob.sum(axis=1)
+    if solution.u.shape[1] == 1:
+        terms = terms.sum(axis=2, keepdims=True)
+    return residual, mean, variance, terms
+
+
+def _mixed(
+    weight: np.ndarray, means: np.ndarray, variances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance (n, m) of a mixture with weights (j, n or 1, g)."""
+    weight = np.broadcast_to(weight, means.shape)
+    mean = np.sum(weight * means, axis=0)
+    return mean, np.sum(weight * (variances + (means - mean) ** 2), axis=0)
+
+
+def _anew(
+    solution: Solution, shape: tuple[int, int], row: int, group: int, tail: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance (n, m) with nodes for the law of a scale without one row."""
+
+    def everywhere(u: np.ndarray) -> np.ndarray:
+        return np.repeat(u[:, None], solution.u.shape[1], axis=1)
+
+    rest = [_without(b, row) for b in solution.blocks if len(b.rows) > 1 or b.rows[0] != row]
+
+    def log_joint(u: np.ndarray) -> np.ndarray:
+        total = log_density_of(solution.scale.law, u)
+        for block in rest:
+            own = [i for i, c in enumerate(block.columns) if solution.group(c) == group]
+            total = total + block.log_likelihood(u)[:, own].sum(axis=1)
+        return total
+
+    nodes = scale_nodes(log_joint, solution.scale.tolerance, tail)
+    _, means, variances, _ = _given_scale(solution, shape, everywhere(nodes.u))
+    return _mixed(np.exp(nodes.log_weight)[:, None, None], means, variances)
+
+
+def _without(block: Block, row: int) -> Block:
+    """A block factorised again, without one of its rows (it has others)."""
+    keep = block.rows != row
+    if keep.all():
+        return block
+    if block.eigenvalues is None:
+        matrix = block.factor @ block.factor.T - np.diag(block.noise)
+    else:
+        root = np.sqrt(block.noise)[:, None] * block.factor
+        matrix = (root * block.eigenvalues) @ root.T
+    noise = np.repeat(block.noise[keep][:, None], len(block.columns), axis=1)
+    outside = block.eigenvalues is not None
+    (made,) = make_blocks(matrix[np.ix_(keep, keep)], noise, block.residual[keep], outside)
+    return replace(made, columns=block.columns, rows=block.rows[keep])
 
 
 def _lost_rank(solution: Solution, n: int) -> np.ndarray:

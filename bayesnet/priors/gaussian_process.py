@@ -122,7 +122,9 @@ class GaussianProcess:
     ) -> LogEvidence:
         """The log density of `y` under this process and Gaussian noise; see `evidence.log_evidence`.
 
-        X (n, d), y (n,) or (n, m) and `noise_std` are in the coordinates of `units`.
+        X (n, d), y (n,) or (n, m) and `noise_std` are in the coordinates of `units`, and so is the density:
+        of y scaled by its sd it is larger by n log(sd) than in the units of y, and, being of a table that
+        was placed by itself, not to be compared with that of a process in other coordinates.
         """
         from bayesnet.priors.evidence import log_evidence
 

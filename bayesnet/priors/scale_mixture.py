@@ -133,7 +133,7 @@ class ScaleMixture:
     ) -> LogEvidence:
         """The log density of `y` (n,) or (n, m) at rows X: with noise_std 0 that of function values.
 
-        All in the coordinates of `units`; `noise_std` is a number, (n,) or (n, m). Closed form for an
+        All in the coordinates of `units` (see `bn.GaussianProcess.log_evidence`); `noise_std` is a number, (n,) or (n, m). Closed form for an
         inverse gamma law with noise "inside" (a multivariate t density), else by quadrature, whose
         estimated error is the `standard_error`.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import bayesnet as bn
+from bayesnet.diagnostics.loo import loo
 
 RNG = np.random.default_rng(3)
 X = np.linspace(-2, 2, 6)[:, None]
@@ -61,6 +64,8 @@ def test_rows_are_those_of_refits(law, noise, per_output, y):
         (0.9, 1, 3, "outside", False),
         (0.9, 1, 3, "inside", False),
         (1.2, 1, 3, "outside", True),
+        (1.05, 1, 3, "inside", True),
+        (0.55, 2, 1, "inside", True),
     ],
 )
 def test_a_variance_is_infinite_where_that_of_the_refit_is(a, rows, outputs, noise, finite):
@@ -71,6 +76,12 @@ def test_a_variance_is_infinite_where_that_of_the_refit_is(a, rows, outputs, noi
     if rows > 1:
         refit = fit(prior, x[1:], y[1:]).predict(x[:1])
         assert np.isfinite(refit.std).all() == finite
+        np.testing.assert_allclose(got.std[0], refit.std[0], rtol=1e-4)
+    elif finite:
+        # The only row: the prior itself.
+        noise_var = 0.09 * (prior.expected_scale if noise == "inside" else 1.0)
+        expected = np.sqrt(1.4 * prior.expected_scale + noise_var)
+        np.testing.assert_allclose(got.std, expected, rtol=1e-4)
 
 
 def test_equal_rows_leave_the_tail_as_it_is():
@@ -80,3 +91,19 @@ def test_equal_rows_leave_the_tail_as_it_is():
     assert np.isfinite(fit(prior, x, y).loo().std).all()
     prior = bn.ScaleMixture(process(1), bn.BurrXII(1.0, 0.4), noise="outside")
     assert np.isinf(fit(prior, x, y).loo().std).all()
+
+
+def test_sampled_hyperparameters_are_weighted_and_their_number_is_told():
+    gps = tuple(bn.GaussianProcess("rbf", v, 1.4, units="data", out_dim=3) for v in (0.2, 0.7, 2.0))
+    posts = [fit(gp, X, Y) for gp in gps]
+    post = replace(posts[0], priors=gps, noise_std=np.repeat(posts[0].noise_std, 3, axis=0))
+    found = post.loo()
+    each = np.array([p.loo().rows for p in posts])
+    weights = np.exp(-each) / np.exp(-each).sum(axis=0)
+    np.testing.assert_allclose(found.rows, np.log(3) - np.log(np.exp(-each).sum(axis=0)))
+    np.testing.assert_allclose(found.effective_draws, 1 / (weights**2).sum(axis=0))
+    result = loo(post)
+    ratio = np.exp(-each) / np.exp(-each).mean(axis=0)
+    np.testing.assert_allclose(result.mc_error, ratio.std(axis=0) / np.sqrt(3))
+    assert "effective draws" in result.problems[0]
+    assert loo(posts[0]).problems == ()

@@ -169,6 +169,8 @@ def test_importance_sampling_agrees_within_its_error():
     error = sampled.solutions[0].error
     assert 0 < error < 0.1
     assert abs(sampled.log_evidence - post.log_evidence) < 4 * error
+    assert sampled.log_evidence_error == error
+    assert post.log_evidence_error == 0.0
     np.testing.assert_allclose(sampled.predict(NEW).std, post.predict(NEW).std, rtol=0.1)
 
 
