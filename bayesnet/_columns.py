@@ -62,7 +62,14 @@ def order_of(a: Any, known: Names | None, what: str) -> list[int] | None:
     As it is: an array, a frame in the known order, or where no names are known.
     Raises `InputError` that names missing, unknown and repeated columns.
     """
-    names = None if known is None else names_of(a)
+    return None if known is None else order_between(names_of(a), known, what)
+
+
+def order_between(names: Names | None, known: Names | None, what: str) -> list[int] | None:
+    """Where in `names` the `known` ones stand; None if they agree already or either is not known.
+
+    Raises `InputError` that names missing, unknown and repeated columns.
+    """
     if known is None or names is None or names == known:
         return None
     missing = [n for n in known if n not in names]
@@ -75,7 +82,7 @@ def order_of(a: Any, known: Names | None, what: str) -> list[int] | None:
     ]
     if told:
         raise InputError(
-            f"{what} has other columns than the table that was fitted: {'; '.join(told)}. Expected "
+            f"{what} has other columns than the table before it: {'; '.join(told)}. Expected "
             f"{', '.join(map(repr, known))}, in any order. An array (such as frame.to_numpy()) is taken in "
             "the order that it has."
         )
@@ -83,7 +90,7 @@ def order_of(a: Any, known: Names | None, what: str) -> list[int] | None:
 
 
 def column_number(column: Any, names: Names | None, what: str) -> Any:
-    """The number of the column that is called `column`; a number passes through.
+    """The number, counted from 0, of the column that is called `column`; a number passes through.
 
     Raises `InputError` for a name that is not there, or where columns have no names.
     """

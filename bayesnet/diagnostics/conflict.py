@@ -7,7 +7,7 @@ prior and likelihood together hardly ever make such data, and how they differ.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from scipy import linalg
 from scipy.spatial import cKDTree
 
+from bayesnet._columns import names_at_fit
 from bayesnet._errors import InputError
 from bayesnet._types import ArrayLike, Key, as_key
 from bayesnet.data import Data, Scaling, check_table, make_data
@@ -168,10 +169,12 @@ def prior_data_conflict(
 def _table(prior: Any, X: ArrayLike, y: ArrayLike, likelihood: Any) -> tuple[Any, Data]:
     likelihood, targets = likelihood.encode(y)
     x, t, _ = check_table(X, targets)
+    names = names_at_fit(X, "X")
     if getattr(prior, "units", "scaled") == "data":
         scaling = Scaling.identity(x.shape[1], t.shape[1]).with_spread(t)
     else:
         scaling = Scaling.from_data(x, t, scale_y=likelihood.scales_targets)
+    scaling = replace(scaling, names=names)
     return likelihood, make_data(x, t, None, scaling, pad=False)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayesnet as bn
@@ -384,3 +386,49 @@ def test_statements_that_no_draw_satisfies():
     known = (S.KnownValue(30.0, 7.0), S.KnownValue(80.0, 4.0))  # falls, exactly
     with pytest.raises(bn.InputError, match="draws obey"):
         bn.elicit(S.Bounded(0, 10), S.Monotone(0), *known, X=X, max_tries=2000)
+
+
+FRAME = pd.DataFrame(X2, columns=["heat", "dose"])
+
+
+def test_columns_may_be_called_by_their_names():
+    named = bn.elicit(
+        S.Varies(25.0, amplitude=2.0), S.Varies(0.1, column="dose"), S.Monotone("heat"),
+        S.KnownValue({"dose": 0.5, "heat": 20.0}, 1.0, 0.1), X=FRAME,
+    )  # fmt: skip
+    plain = bn.elicit(
+        S.Varies(25.0, amplitude=2.0), S.Varies(0.1, column=1), S.Monotone(0),
+        S.KnownValue([20.0, 0.5], 1.0, 0.1), X=X2,
+    )  # fmt: skip
+    np.testing.assert_array_equal(values(named, X2[:4]), values(plain, X2[:4]))
+    assert "increasing in column heat" in str(named.report(num_draws=10))
+    assert named.statements[2].column == 0
+
+
+def test_statements_follow_the_columns_of_a_table_in_another_order():
+    stated = bn.elicit(S.Varies(25.0, amplitude=2.0), S.Varies(0.1, column="dose"), X=FRAME)
+    turned = Scaling.from_data(X2[:, ::-1], np.ones((len(X2), 1)))
+    here, there = (
+        Scaling.from_data(X2, np.ones((len(X2), 1))),
+        replace(turned, names=("dose", "heat")),
+    )
+    x = bn.standardize(X2)[:4]
+    ours = stated.with_scaling(there).sample(0, x[:, ::-1], 16)
+    np.testing.assert_allclose(ours, stated.with_scaling(here).sample(0, x, 16), atol=1e-5)
+    with pytest.raises(bn.InputError, match="missing 'heat'; unknown 'cold'"):
+        stated.with_scaling(replace(turned, names=("dose", "cold")))
+
+
+@pytest.mark.parametrize(
+    ("statement", "X", "words"),
+    [
+        (S.Monotone("dose"), X2, "'dose' is the name of a column, and X has no names"),
+        (S.Periodic(3.0, "dose"), bn.Box([0, 0], [1, 1]), "X has no names"),
+        (S.Varies(3.0, "dosis", amplitude=1.0), FRAME, "no column 'dosis', only 'heat', 'dose'"),
+        (S.KnownValue({"dose": 1.0}, 1.0), FRAME, "no value for 'heat'"),
+        (S.KnownValue({"dose": 1.0, "cold": 1.0}, 1.0), FRAME, "no column 'cold'"),
+    ],
+)
+def test_names_that_are_not_there_are_refused(statement, X, words):
+    with pytest.raises(bn.InputError, match=words):
+        bn.elicit(statement, S.Varies(2.0, column=0, amplitude=1.0), X=X)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from bayesnet._columns import Names, column_number
 from bayesnet._errors import InputError, unknown_name
 
 # A draw counts as satisfying a statement if it misses it by at most this fraction of the sd of the
@@ -31,7 +33,29 @@ class Statement:
     """A property of functions in the units of the user's data. Subclasses are frozen dataclasses.
 
     To write one of your own, see `Satisfies`, or subclass this and give `words`, `probes`, `gap`.
+    One that has a field `column` may be given the name of a column instead of its number.
     """
+
+    _name: str | None = None
+
+    def resolved(self, names: Names | None) -> Statement:
+        """This statement with the number of a column that it calls by name.
+
+        `names`: of the columns, if the inputs are a data frame. Raises `InputError` for a name that is not
+        there.
+        """
+        column = getattr(self, "column", None)
+        if not isinstance(column, str):
+            return self
+        number = column_number(column, names, type(self).__name__)
+        found = dataclasses.replace(self, column=number)  # type: ignore[type-var]
+        object.__setattr__(found, "_name", column)
+        return found
+
+    @property
+    def along(self) -> str:
+        """The column in words: by its name if it was called so."""
+        return f"column {self._name or getattr(self, 'column', '')}"
 
     def check(self, in_dim: int) -> None:
         """Raise `InputError` if the statement cannot be made about `in_dim` inputs."""

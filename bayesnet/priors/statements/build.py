@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from bayesnet._columns import names_at_fit
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
 from bayesnet._types import ArrayLike
@@ -37,7 +39,7 @@ def elicit(
 
     Args:
         statements: `bn.statements.Varies`, `Monotone`, `Bounded`, `Positive`, `Periodic`,
-            `KnownValue`, `Satisfies`.
+            `KnownValue`, `Satisfies`. They call columns by number, or by name where X is a data frame.
         X: the inputs (n, d) in the user's units, or a `bn.Box(low, high)` that holds them: where
             statements are checked, and the scale of what is not stated.
         y: targets (n,). If given, the scale of y that no statement gives (level, amplitude) is
@@ -60,7 +62,8 @@ def elicit(
             states, or statements that no draw satisfies.
     """
     rows, bounds = _rows(X)
-    d = rows.shape[1]
+    d, names = rows.shape[1], None if isinstance(X, Box) else names_at_fit(X, "X")
+    statements = tuple(s.resolved(names) if isinstance(s, Statement) else s for s in statements)
     check_statements(statements, d, base, kernel, units, max_tries)
     targets = None
     if y is not None:
@@ -76,7 +79,7 @@ def elicit(
         y_loc, y_scale = standardization(targets)
     elif base is not None:
         y_loc, y_scale = np.zeros(1), np.ones(1)
-    scaling = Scaling(x_loc, x_scale, y_loc, y_scale)
+    scaling = Scaling(x_loc, x_scale, y_loc, y_scale, names=names)
     plan = Plan(
         tuple(statements), rows, scaling, kernel,
         (level - y_loc[0]) / y_scale[0], amplitude / y_scale[0],
@@ -91,7 +94,7 @@ def elicit(
         filters=tuple(filters),
         rows=rows,
         inner=scaling,
-        scaling=scaling if units == "scaled" else Scaling.identity(d, 1),
+        scaling=scaling if units == "scaled" else replace(Scaling.identity(d, 1), names=names),
         units=units,
         max_tries=int(max_tries),
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from bayesnet._columns import Names, column_number
 from bayesnet._errors import InputError
 from bayesnet.priors.statements.base import Seen, Statement, finite
 
@@ -16,7 +17,8 @@ class KnownValue(Statement):
     """The function is `y` at `x`, up to a normal error of sd `tolerance`, in the user's units.
 
     Args:
-        x: one row: a vector with one number a column, or a number for one column.
+        x: one row: a vector with one number a column, or a number for one column; or a dictionary
+            from names of columns to numbers, where the inputs are a data frame.
         y: the value there.
         tolerance: 0 (the default) is exactly. A process without a kernel, whose draws can only be
             filtered, needs a tolerance: draws are kept with probability
@@ -28,6 +30,15 @@ class KnownValue(Statement):
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "y", finite(self.y, "KnownValue: y"))
+        tolerance = finite(self.tolerance, "KnownValue: tolerance")
+        if tolerance < 0:
+            raise InputError(f"KnownValue: tolerance must not be negative, got {tolerance}.")
+        object.__setattr__(self, "tolerance", tolerance)
+        if not isinstance(self.x, dict):
+            self._check_row()
+
+    def _check_row(self) -> None:
         try:
             row = np.atleast_1d(np.asarray(self.x, np.float64))
         except (TypeError, ValueError) as error:
@@ -35,11 +46,17 @@ class KnownValue(Statement):
         if row.ndim != 1 or not np.isfinite(row).all():
             raise InputError(f"KnownValue: x must be one row of finite numbers, got {self.x!r}.")
         object.__setattr__(self, "x", tuple(row.tolist()))
-        object.__setattr__(self, "y", finite(self.y, "KnownValue: y"))
-        tolerance = finite(self.tolerance, "KnownValue: tolerance")
-        if tolerance < 0:
-            raise InputError(f"KnownValue: tolerance must not be negative, got {tolerance}.")
-        object.__setattr__(self, "tolerance", tolerance)
+
+    def resolved(self, names: Names | None) -> KnownValue:
+        """This value at the row whose numbers stand in the order of the columns."""
+        if not isinstance(self.x, dict):
+            return self
+        for name in self.x:
+            column_number(name, names, "KnownValue")
+        missing = [n for n in names or () if n not in self.x]
+        if missing:
+            raise InputError(f"KnownValue: x has no value for {', '.join(map(repr, missing))}.")
+        return replace(self, x=[self.x[n] for n in names or ()])
 
     def check(self, in_dim: int) -> None:
         if len(self.x) != in_dim:

@@ -17,14 +17,14 @@ class Monotone(Statement):
     """Functions rise (or fall) along one column, whatever the other columns are.
 
     Args:
-        column: counted from 0.
+        column: its number, counted from 0, or its name in the data frame `X` of `bn.elicit`.
         direction: "increasing" or "decreasing".
         impose: "construct" (default): functions are a level that depends on the other columns
             plus the integral of a positive process along this one, monotone at every point; or
             "filter": draws of the process that violate it on a set of lines are thrown away.
     """
 
-    column: int = 0
+    column: int | str = 0
     direction: str = "increasing"
     impose: str = "construct"
 
@@ -42,7 +42,7 @@ class Monotone(Statement):
 
     @property
     def words(self) -> str:
-        return f"{self.direction} in column {self.column}"
+        return f"{self.direction} in {self.along}"
 
     def probes(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Lines through rows along the column, over the range of the rows."""

@@ -20,11 +20,15 @@ from bayesnet.priors.statements.base import (
 class Periodic(Statement):
     """Functions repeat after `period` (in the units of the column): a property of the kernel.
 
+    Args:
+        period: in the units of the column.
+        column: its number, counted from 0, or its name in the data frame `X` of `bn.elicit`.
+
     With `Varies(over, column)` on the same column, `over` is the lengthscale within a period.
     """
 
     period: float
-    column: int = 0
+    column: int | str = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "period", positive(self.period, "Periodic: period"))
@@ -34,7 +38,7 @@ class Periodic(Statement):
 
     @property
     def words(self) -> str:
-        return f"repeats every {self.period:g} in column {self.column}"
+        return f"repeats every {self.period:g} in {self.along}"
 
     def probes(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Rows, and the same one period on."""

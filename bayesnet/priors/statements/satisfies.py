@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from bayesnet._columns import Names, names_of
 from bayesnet._errors import InputError
+from bayesnet._matrix import as_matrix
 from bayesnet.priors.statements.base import REFERENCE_ROWS, Seen, Statement, some_rows
 
 
@@ -32,6 +34,12 @@ class Satisfies(Statement):
             raise InputError(
                 f"Satisfies: test must be a function (x, f) -> bool, got {self.test!r}."
             )
+
+    def resolved(self, names: Names | None) -> Satisfies:
+        """This test, at points in the order of the columns."""
+        if self.points is None or names_of(self.points) is None:
+            return self
+        return replace(self, points=as_matrix(self.points, "Satisfies: points", known=names))
 
     def check(self, in_dim: int) -> None:
         if self.points is not None and (

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet._columns import order_between
 from bayesnet._errors import InputError
-from bayesnet._matrix import as_matrix
 from bayesnet._repr import one_line
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
 from bayesnet.data import Scaling
@@ -50,6 +50,7 @@ class StatedPrior:
     units: str
     max_tries: int = field(repr=False)
     acceptance: float = 1.0
+    order: tuple[int, ...] | None = field(default=None, repr=False)
     out_dim = 1
 
     __repr__ = one_line
@@ -60,13 +61,21 @@ class StatedPrior:
         return self.rows.shape[1]
 
     def with_scaling(self, scaling: Scaling, units: str = "scaled") -> StatedPrior:
-        """The same functions, drawn in the coordinates of another scaling."""
+        """The same functions, drawn in the coordinates of another scaling.
+
+        Where both know the names of columns, those of the scaling may stand in another order. Raises
+        `InputError` for another number of columns or outputs, or other names.
+        """
         if len(scaling.x_loc) != self.in_dim or len(scaling.y_loc) != 1:
             raise InputError(
                 f"The statements are about {self.in_dim} input(s) and one output, the scaling about "
                 f"{len(scaling.x_loc)} and {len(scaling.y_loc)}."
             )
-        return replace(self, scaling=scaling, units=units)
+        own = self.inner.names
+        order = order_between(scaling.names, own, "The table")
+        return replace(
+            self, scaling=scaling, units=units, order=None if order is None else tuple(order)
+        )
 
     def __add__(self, other: Any) -> Any:
         return Sum(self, other) if hasattr(other, "sample") else NotImplemented
@@ -80,8 +89,8 @@ class StatedPrior:
         Raises `InputError` for another number of columns, and if the filter finds fewer draws
         that obey than were asked for.
         """
-        rows = as_matrix(x, "x", columns=self.in_dim)
-        user = rows * self.scaling.x_scale + self.scaling.x_loc
+        rows = self.scaling.matrix(x, "x")
+        user = self._own(rows * self.scaling.x_scale + self.scaling.x_loc)
         values = self.draw(as_key(key), user, int(num_samples))
         return jnp.asarray(self.scaling.y_in(values[..., None]), jnp.float32)
 
@@ -102,11 +111,15 @@ class StatedPrior:
 
     def _sample_plain(self, key: Key, xs: Array, num_samples: int) -> Array:
         """Without a filter, draws at all sets of rows in one program."""
-        user = np.asarray(xs, np.float64) * self.scaling.x_scale + self.scaling.x_loc
+        user = self._own(np.asarray(xs, np.float64) * self.scaling.x_scale + self.scaling.x_loc)
         inner = jnp.asarray(self.inner.x_in(user), jnp.float32)
         drawn = self.latent.process.sample_many(key, inner, num_samples)  # type: ignore[attr-defined]
         values = self.clip(np.asarray(drawn, np.float64))
         return jnp.asarray(self.scaling.y_in(self.inner.y_out(values)), jnp.float32)
+
+    def _own(self, user: np.ndarray) -> np.ndarray:
+        """Rows (..., d) in the order of columns that the statements are about."""
+        return user if self.order is None else user[..., list(self.order)]
 
     def draw(self, key: Key, x: np.ndarray, num: int) -> np.ndarray:
         """`num` functions (num, n) at rows `x` (n, d), both in the user's units."""

@@ -26,7 +26,7 @@ class Varies(Statement):
     Args:
         over: the lengthscale along `column`, in its units: values this far apart are correlated
             by about one half (0.52 for Matern-5/2, 0.61 for "rbf").
-        column: counted from 0.
+        column: its number, counted from 0, or its name in the data frame `X` of `bn.elicit`.
         amplitude: the sd of function values about their mean and trend, in the units of y. State it
             for one column; the other columns share it.
         trend: "up", "down" (a random slope: the rise over the range of the column has median
@@ -39,7 +39,7 @@ class Varies(Statement):
     """
 
     over: float
-    column: int = 0
+    column: int | str = 0
     amplitude: float | None = None
     trend: Any = None
     around: float | None = None
@@ -73,7 +73,7 @@ class Varies(Statement):
 
     @property
     def words(self) -> str:
-        parts = [f"varies over {self.over:g} in column {self.column}"]
+        parts = [f"varies over {self.over:g} in {self.along}"]
         if self.amplitude is not None:
             parts.append(f"amplitude about {self.amplitude:g}")
         if self.around is not None:
