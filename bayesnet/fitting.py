@@ -60,7 +60,9 @@ def fit(
     Args:
         prior: a prior; a bare network (then matched to `target` or to the default process);
             or None (the default network).
-        X: inputs, n x d, in the user's units; arrays or data frames.
+        X: inputs, n x d, in the user's units; arrays or data frames. The posterior remembers the names of
+            a frame's columns: later frames are put in their order, and others are refused; arrays are
+            taken as they are.
         y: targets, n or n x m; for classes one label a row (text, bools, whole numbers).
         target: a process to which the prior's weights are matched first.
         likelihood: a likelihood such as `bn.CategoricalLikelihood()`, or its name ("gaussian",

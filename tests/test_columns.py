@@ -103,6 +103,16 @@ def test_joint_laws_of_pfns_take_frames_in_the_order_of_the_table():
     assert_array_equal(many.sample_paths(TURNED[:3], 2), many.sample_paths(X[:3], 2))
 
 
+@pytest.mark.slow
+def test_inducing_rows_may_be_a_frame():
+    def mean(rows):
+        method = bn.SparseVariational(inducing=rows, steps=10)
+        post = bn.fit(GP, FRAME, LABELS, likelihood="bernoulli", inference=method, warn=False)
+        return post.predict(X[:3]).mean
+
+    assert_array_equal(mean(TURNED[:4]), mean(X[:4]))
+
+
 def test_a_table_without_names_takes_frames_as_they_are():
     post = exact(X)
     assert names_in(post) is None

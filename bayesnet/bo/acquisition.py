@@ -73,7 +73,8 @@ class Problem:
     def weights(self) -> Tensor:
         """(1,): the sign of the direction over the spread of the outcome."""
         spread = outcome_spread(self.model, self.tried)
-        return torch.tensor([(1.0 if self.maximize else -1.0) / spread]).to(self.tried)
+        weight = (1.0 if self.maximize else -1.0) / spread
+        return torch.tensor([weight], dtype=torch.double).to(self.tried)
 
     @property
     def objective(self) -> LinearMCObjective:

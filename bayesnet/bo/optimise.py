@@ -129,15 +129,20 @@ def _refine(
     free: Tensor,
     search: Search,
 ) -> tuple[Tensor, Tensor]:
-    """L-BFGS from `starts` (k, d) in the columns `free`: points (k, d), their values (k,)."""
-    held = {int(i): starts[:, i] for i in torch.nonzero(~free).flatten()}
+    """L-BFGS from `starts` (k, d) in the columns `free`: points (k, d), their values (k,).
+
+    It runs in the unit box: its first step and its tolerances are in the units of the columns.
+    """
+    low, width = bounds[0], bounds[1] - bounds[0]
+    inside = (starts - low) / width
+    held = {int(i): inside[:, i] for i in torch.nonzero(~free).flatten()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found, _ = gen_candidates_scipy(
-            starts.unsqueeze(1),
-            acquisition,
-            lower_bounds=bounds[0],
-            upper_bounds=bounds[1],
+            inside.unsqueeze(1),
+            lambda u: acquisition(low + width * u),
+            lower_bounds=torch.zeros_like(low),
+            upper_bounds=torch.ones_like(low),
             fixed_features=held or None,
             options={"maxiter": search.maxiter},
         )
@@ -148,7 +153,8 @@ def _refine(
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
-    points = torch.where(free, found.squeeze(1).detach(), starts)
+    moved = torch.clamp(low + width * found.squeeze(1).detach(), bounds[0], bounds[1])
+    points = torch.where(free, moved, starts)
     values, before = score(acquisition, points), score(acquisition, starts)
     better = values > before
     return torch.where(better.unsqueeze(1), points, starts), torch.maximum(values, before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
+from bayesnet._columns import NamedRows, names_at_fit, names_of
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._matrix import as_matrix
 from bayesnet._types import Key, PyTree
@@ -80,6 +81,8 @@ class SparseVariational:
     learning_rate: float = 0.03
     learn_inducing: bool = False
     draws: int = 16
+    # Of the columns of `inducing`, if that was a data frame; read off it.
+    names: Any = field(default=None, repr=False)
 
     # Tables are kept in float64.
     float64 = True
@@ -102,6 +105,8 @@ class SparseVariational:
             return
         # Plain numbers, so that settings can be compared, hashed and saved.
         rows = as_matrix(self.inducing, "inducing")
+        if names_of(self.inducing) is not None:
+            object.__setattr__(self, "names", names_at_fit(self.inducing, "inducing"))
         object.__setattr__(self, "inducing", tuple(tuple(row) for row in rows.tolist()))
 
     def supports(self, prior: Any, likelihood: Any) -> bool:
@@ -203,8 +208,9 @@ class SparseVariational:
     def _inducing_rows(self, x: np.ndarray, data: Data, seed: int) -> np.ndarray:
         """Inducing rows (M, d), scaled, all different."""
         if not isinstance(self.inducing, (int, np.integer)):
-            rows = as_matrix(np.asarray(self.inducing), "inducing", columns=x.shape[1])
-            return np.unique(data.scaling.x_in(rows), axis=0)
+            rows: Any = np.asarray(self.inducing)
+            rows = rows if self.names is None else NamedRows(rows, self.names)
+            return np.unique(data.scaling.x_in(data.scaling.matrix(rows, "inducing")), axis=0)
         rng = np.random.default_rng(seed)
         if len(x) > SOURCE_ROWS:
             x = x[rng.choice(len(x), SOURCE_ROWS, replace=False)]
