@@ -136,11 +136,16 @@ def _refine(
     low, width = bounds[0], bounds[1] - bounds[0]
     inside = (starts - low) / width
     held = {int(i): inside[:, i] for i in torch.nonzero(~free).flatten()}
+
+    def in_unit_box(u: Tensor) -> Any:
+        return acquisition(low + width * u)
+
+    unit: Any = in_unit_box  # a function serves BoTorch as well as an AcquisitionFunction
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found, _ = gen_candidates_scipy(
             inside.unsqueeze(1),
-            lambda u: acquisition(low + width * u),
+            unit,
             lower_bounds=torch.zeros_like(low),
             upper_bounds=torch.ones_like(low),
             fixed_features=held or None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Monotone(Statement):
             "filter": draws of the process that violate it on a set of lines are thrown away.
     """
 
-    column: int | str = 0
+    column: Any = 0
     direction: str = "increasing"
     impose: str = "construct"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Periodic(Statement):
     """
 
     period: float
-    column: int | str = 0
+    column: Any = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "period", positive(self.period, "Periodic: period"))

@@ -39,7 +39,7 @@ class Varies(Statement):
     """
 
     over: float
-    column: int | str = 0
+    column: Any = 0
     amplitude: float | None = None
     trend: Any = None
     around: float | None = None
