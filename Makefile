@@ -6,7 +6,10 @@ STAMP := .venv/.installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
 
-.PHONY: install demo test test-all lint docs clean
+# What is run a second time as a user sees it who has turned on float64 for all of JAX.
+X64 := tests/inference tests/surrogates tests/bo tests/test_fitting.py tests/test_estimators.py
+
+.PHONY: install demo test test-x64 test-all lint docs clean
 
 install: $(STAMP)
 
@@ -24,6 +27,10 @@ demo: install
 # Two processes, a file to each in turn: small programs gain nothing from a second thread.
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Networks are float32 all the same, and programs those that `test` has compiled and kept.
+test-x64: install
+	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(X64)
 
 test-all: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"

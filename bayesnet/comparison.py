@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._types import ArrayLike, Key, as_key
 from bayesnet.data import Scaling, check_table
@@ -122,6 +123,7 @@ class Task:
     scaling: Scaling | None
 
 
+@devices.single_precision()
 def compare_priors(
     priors: Mapping[str, Any],
     X: ArrayLike,

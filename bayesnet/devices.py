@@ -1,7 +1,8 @@
 """Where programs run: accelerators, the layout of chains, and the float64 island.
 
 Nothing here changes a global JAX setting: devices are chosen by `jax.default_device` as a
-context, and float64 by `jax.enable_x64(True)`, which is thread-local.
+context, and widths of numbers by `jax.enable_x64`, which is thread-local. Programs of networks are
+float32 whatever the user has set (`single_precision`); what needs float64 opens its own scope.
 """
 
 from __future__ import annotations
@@ -59,6 +60,28 @@ def using(device: str | jax.Device = "auto") -> Iterator[jax.Device]:
     chosen = resolve(device)
     with jax.default_device(chosen):
         yield chosen
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Run the enclosed code, or the decorated function, under JAX's own default widths (32 bits).
+
+    A user may have set `jax_enable_x64`: globally, by environment variable or as a context. Inside,
+    arrays without a stated dtype are float32 and int32 all the same, so that programs, kept
+    compilations and the draws of a seed are those of everybody else.
+    """
+    with jax.enable_x64(False):
+        yield
+
+
+def as_points(x: Any) -> jax.Array:
+    """Inputs of a network as JAX's array: float32, or float64 if `x` is a float64 array of JAX.
+
+    So that arrays of NumPy, which are float64 unless one says otherwise, ask for nothing, whether or
+    not `jax_enable_x64` is set.
+    """
+    wide = isinstance(x, jax.Array) and x.dtype == jnp.float64
+    return jnp.asarray(x, jnp.float64 if wide else jnp.float32)
 
 
 def describe() -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ from bayesnet.pfn.preset import fit_pfn, is_trained
 MISSING = ("error", "mask")
 
 
+@devices.single_precision()
 def fit(
     prior: Any,
     X: ArrayLike,

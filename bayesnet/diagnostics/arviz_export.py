@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._types import Array
 from bayesnet.diagnostics.convergence import import_arviz, log_densities, quantities
 from bayesnet.inference.model import LatentModel
@@ -49,6 +50,7 @@ def _observed(posterior: Any) -> np.ndarray:
     return posterior.data.scaling.y_out(posterior.data.y.astype(np.float64))
 
 
+@devices.single_precision()
 def row_log_likelihoods(posterior: Any) -> np.ndarray:
     """Log density of each training row under each draw, (c, s, n), in scaled units."""
     model = LatentModel(posterior.prior, posterior.bound, posterior.data.rows)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import linalg
 from scipy.spatial import cKDTree
 
+from bayesnet import devices
 from bayesnet._columns import names_at_fit
 from bayesnet._errors import InputError
 from bayesnet._types import ArrayLike, Key, as_key
@@ -101,6 +102,7 @@ class PriorDataConflict:
         return "\n".join(lines)
 
 
+@devices.single_precision()
 def prior_data_conflict(
     prior: Any,
     X: ArrayLike,

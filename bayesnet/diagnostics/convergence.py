@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._errors import ConvergenceWarning
 from bayesnet._types import Array
 from bayesnet.inference import DeepEnsemble
@@ -181,6 +182,7 @@ def probe_points(x: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+@devices.single_precision()
 def log_densities(posterior: Any) -> tuple[np.ndarray, np.ndarray]:
     """Log likelihood and log prior density of the latents for each draw, (c, s) each."""
     model = LatentModel(posterior.prior, posterior.bound, posterior.data.rows)

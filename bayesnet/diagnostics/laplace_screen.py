@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
+from bayesnet import devices
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._types import Array, Key
 from bayesnet.data import Data
@@ -43,6 +44,7 @@ class LaplaceEvidence:
         return self.value
 
 
+@devices.single_precision()
 def laplace_evidence(
     prior: Any, likelihood: Any, data: Data, *, restarts: int = 4, key: Key
 ) -> LaplaceEvidence:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
+from bayesnet import devices
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._repr import one_line
 from bayesnet._types import Key, as_key
@@ -94,6 +95,7 @@ def row_sum_error(rows: np.ndarray) -> float:
     return float(np.sqrt(len(rows) * rows.var(ddof=1)))
 
 
+@devices.single_precision()
 def loo(
     posterior: Any, *, refits: int = 10, limit: float | None = None, seed: int | Key = 0
 ) -> LeaveOneOut:

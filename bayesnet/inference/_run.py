@@ -86,6 +86,7 @@ class Run:
     interrupted: bool = False
 
 
+@devices.single_precision()
 def run_chains(
     sampler: ChainSampler,
     model: LatentModel,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._errors import InputError
 from bayesnet._types import Array, Key
 from bayesnet.data import Data
@@ -56,6 +57,7 @@ class MarkovChainMonteCarlo:
         """Every prior that is a transport of latents, under every likelihood."""
         return isinstance(prior, LatentPrior)
 
+    @devices.single_precision()
     def fit(
         self,
         prior: Any,

@@ -24,6 +24,7 @@ import numpy as np
 import optax
 from scipy.special import ndtri
 
+from bayesnet import devices
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._types import Array, Float, Key
 from bayesnet.data import Data, Rows, bucket_size, pad_rows
@@ -48,6 +49,7 @@ def has_latents(init: Any, size: int) -> bool:
     return isinstance(init, FunctionDraws) and init.latents.shape[-1] == size
 
 
+@devices.single_precision()
 def regressed(
     init: Any, prior: Any, likelihood: Any, data: Data, *, count: int, key: Key
 ) -> Float[Array, "c p"]:

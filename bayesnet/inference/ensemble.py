@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bayesnet import devices
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._types import Array, Float, Key
 from bayesnet.data import Data, Rows
@@ -116,6 +117,7 @@ class DeepEnsemble:
         """Every prior that is a transport of latents, under every likelihood."""
         return isinstance(prior, LatentPrior)
 
+    @devices.single_precision()
     def fit(
         self,
         prior: Any,

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._types import Key
 from bayesnet.data import Data
@@ -145,6 +146,7 @@ class Exact:
         base = NNGP(out_dim=data.out_dim)
         return base if self.preset == "infinite_width" else ScaleMixture(base, InverseGamma())
 
+    @devices.single_precision()
     def fit(
         self,
         prior: Any,

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._types import Key
 from bayesnet.data import Data
@@ -81,6 +82,7 @@ class ProcessLaplace:
         """The prior or the target, whichever is given. Raises `InputError` for both."""
         return choose_kernel_prior("ProcessLaplace", prior, target)
 
+    @devices.single_precision()
     def fit(
         self,
         prior: Any,

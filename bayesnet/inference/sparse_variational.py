@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
+from bayesnet import devices
 from bayesnet._columns import NamedRows, names_at_fit, names_of
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._matrix import as_matrix
@@ -118,6 +119,7 @@ class SparseVariational:
         """The prior or the target, whichever is given. Raises `InputError` for both."""
         return choose_kernel_prior("SparseVariational", prior, target)
 
+    @devices.single_precision()
     def fit(
         self,
         prior: Any,

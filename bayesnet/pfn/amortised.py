@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
+from bayesnet import devices
 from bayesnet._errors import FileFormatError, InputError, UnsupportedError
 from bayesnet._types import Array, ArrayLike, Float, PyTree
 from bayesnet.data import Scaling
@@ -132,6 +133,7 @@ class AmortisedProcess:
         """The same with weights of another precision."""
         return AmortisedProcess(cast(self.network, dtype), self.family, self.card)
 
+    @devices.single_precision()
     def fit(
         self,
         X: ArrayLike,
@@ -255,6 +257,7 @@ class AmortisedProcess:
         return np.where(np.isfinite(found), found, -np.inf)
 
 
+@devices.single_precision()
 def train_process(
     tasks: Tasks,
     training: Training,

@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._columns import Names
 from bayesnet._errors import UnsupportedError
 from bayesnet._matrix import as_matrix
@@ -111,6 +112,7 @@ class ClassPosterior:
         """Views with their encoded contexts, and mask, used and classes."""
         return [(v, encode(self.pfn.network, *g), g[2:]) for v, g in self.contexts()]
 
+    @devices.single_precision()
     def predict(self, x: ArrayLike) -> PFNClassPrediction:
         """The predictive law of the label at `x` (n, d) in user units.
 
@@ -136,6 +138,7 @@ class ClassPosterior:
         return average(each, self.labels, temperature)
 
     @cached_property
+    @devices.single_precision()
     def surprise(self) -> float:
         """How unlike its training data the PFN finds this table: about 0 is usual, NaN below 6 rows.
 

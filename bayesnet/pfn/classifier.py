@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._columns import names_at_fit
 from bayesnet._errors import FileFormatError, InputError, unknown_name
 from bayesnet._matrix import as_matrix
@@ -128,6 +129,7 @@ class ClassPFN:
         tasks = ClassTasks(prior, likelihood, law, *sizes, Labels() if labels is None else labels)
         return train_classifier(tasks, training, name, folder=folder, progress=progress)
 
+    @devices.single_precision()
     def fit(
         self,
         X: ArrayLike,
@@ -177,6 +179,7 @@ class ClassPFN:
             )
         return posterior
 
+    @devices.single_precision()
     def predict_many(
         self,
         X: ArrayLike,
@@ -252,6 +255,7 @@ def _choice(codes: np.ndarray, size: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([order[first], rest[: size - len(first)]]))
 
 
+@devices.single_precision()
 def train_classifier(
     tasks: ClassTasks,
     training: Training,

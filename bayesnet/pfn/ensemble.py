@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._errors import InputError
 from bayesnet._repr import fitted_to, typicality
 from bayesnet._scales import check_near
@@ -48,6 +49,7 @@ class PFNEnsemble:
         return fitted_to(self, what, table, typicality(self))
 
     @cached_property
+    @devices.single_precision()
     def members(self) -> list[tuple[TableView, PFNPosterior]]:
         """Each view, and the PFN conditioned on the table as seen in it."""
         x, y = self.data.x, self.data.y
@@ -64,6 +66,7 @@ class PFNEnsemble:
             for v in views
         ]
 
+    @devices.single_precision()
     def predict(self, x: ArrayLike, *, warn: bool = True) -> BarPrediction:
         """The predictive law at `x` (n, d), in the units of y: the mixture of what views say.
 
@@ -127,6 +130,7 @@ class PFNEnsemble:
 
         return BarPrediction(y, f.mean, f, tuple(partial(joint, row) for row in components))
 
+    @devices.single_precision()
     def sample_paths(self, x: ArrayLike, num: int, seed: int = 0) -> np.ndarray:
         """`num` joint draws of new observations at `x` (n, d), point after point: (num, n, m).
 
@@ -148,6 +152,7 @@ class PFNEnsemble:
         return self.data.scaling.y_out(out)
 
     @property
+    @devices.single_precision()
     def surprise(self) -> float:
         """How unlike its training data the PFN finds the table as it is; see `PFNPosterior.surprise`."""
         return PFNPosterior(self.pfn, self.data).surprise

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._errors import FileFormatError, InputError, UnsupportedError, unknown_name
 from bayesnet._types import ArrayLike
 from bayesnet.data import Scaling
@@ -159,6 +160,7 @@ class PFN:
             return train_quadrature(tasks, training, name, folder=folder, progress=progress)
         return train_tasks(tasks, training, name, folder=folder, progress=progress)
 
+    @devices.single_precision()
     def fit(
         self,
         X: ArrayLike,
@@ -194,6 +196,7 @@ class PFN:
             self._warn(posterior)
         return posterior if views == 1 else PFNEnsemble(self, data, views, seed)
 
+    @devices.single_precision()
     def predict_many(
         self, X: ArrayLike, y: ArrayLike, X_new: ArrayLike, *, ensemble: int = 1
     ) -> list[Prediction]:
@@ -230,6 +233,7 @@ class PFN:
             )
 
 
+@devices.single_precision()
 def train_tasks(
     tasks: Tasks | JointTasks,
     training: Training,
@@ -243,6 +247,7 @@ def train_tasks(
     return PFN(state.network, state.bars, make_card(tasks, training, name))
 
 
+@devices.single_precision()
 def train_quadrature(tasks: Tasks, training: Training, name: str, **knobs: Any) -> PFN:
     """Train a quadrature on `tasks`; arguments as of `quadrature_run.run_quadrature`."""
     from bayesnet.pfn.quadrature_run import run_quadrature
@@ -251,6 +256,7 @@ def train_quadrature(tasks: Tasks, training: Training, name: str, **knobs: Any) 
     return PFN(state.network, state.bars, card)
 
 
+@devices.single_precision()
 def train_long(tasks: Tasks, training: Training, name: str, **knobs: Any) -> PFN:
     """A quadrature with a level more for long tables; arguments as of `quadrature_run.run_long`."""
     from bayesnet.pfn.quadrature_run import run_long

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from bayesnet import devices
 from bayesnet._repr import fitted_to, typicality
 from bayesnet._scales import check_near
 from bayesnet._types import Array, ArrayLike, Float
@@ -50,6 +51,7 @@ class PFNPosterior:
         return self.pfn.network_for(self.data.in_dim)
 
     @cached_property
+    @devices.single_precision()
     def _context(self) -> tuple[Any, Array, Array]:
         """The encoded context of every output (leading axis m), its mask, and the columns used."""
         x, y, mask, used = pad_context(self.pfn, self.data.x, self.data.y)
@@ -61,10 +63,12 @@ class PFNPosterior:
         tables = quadrature.condition(self.network, x, y, mask, used, self.data.in_dim)
         return tables, mask, used
 
+    @devices.single_precision()
     def processes(self) -> tuple[Any, Array, Array]:
         """Of a quadrature: its processes conditioned, the mask of the rows, and the columns used."""
         return self._processes
 
+    @devices.single_precision()
     def predict(self, x: ArrayLike, *, warn: bool = True) -> Prediction:
         """The predictive law at `x` (n, d), in the units of y.
 
@@ -118,6 +122,7 @@ class PFNPosterior:
         y, f = (self.pfn.law(a).variance for a in self.logits(self.data.x))
         return np.median(np.maximum(y - f, 0.0), axis=0)
 
+    @devices.single_precision()
     def logits(self, scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n, m, k) of the bars of y and of f at scaled inputs, by chunks."""
         y, f = self._decoded(*self._context, scaled)
@@ -143,6 +148,7 @@ class PFNPosterior:
         y, f = (np.concatenate([p[i] for p in parts], axis=1) for i in range(2))
         return y, f
 
+    @devices.single_precision()
     def correlations(self, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Correlations between the rows of `x` of the function and of y, (m, n, n) each.
 
@@ -152,6 +158,7 @@ class PFNPosterior:
 
         return correlations(self, self.data.scaling.matrix(x))
 
+    @devices.single_precision()
     def sample_paths(self, x: ArrayLike, num: int, seed: int = 0) -> np.ndarray:
         """`num` joint draws of new observations at `x` (n, d), point after point: (num, n, m).
 
@@ -162,6 +169,7 @@ class PFNPosterior:
 
         return sample_paths(self, self.data.scaling.matrix(x), num, seed)
 
+    @devices.single_precision()
     def order_gap(
         self, x: ArrayLike, *, draws: int = 8, orders: int = 8, seed: int = 0
     ) -> np.ndarray:
@@ -181,6 +189,7 @@ class PFNPosterior:
         return order_gap(self, matrix, draws, orders, seed)
 
     @cached_property
+    @devices.single_precision()
     def surprise(self) -> float:
         """How unlike its training data the PFN finds this table: 1 is usual, NaN below 6 rows.
 

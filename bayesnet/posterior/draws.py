@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
 from bayesnet._repr import fitted_to, judged, method_name
@@ -78,7 +79,8 @@ class FunctionDraws:
 
         The outputs of the network, as the likelihood reads them: means in the units of y, for
         `HeteroscedasticLikelihood` then log noise levels; logits for classes, log rates for counts.
-        The same draws at every call. Traceable by JAX; float32 (float64 if `x` is). For
+        The same draws at every call. Traceable by JAX; float32 (float64 if `x` is an
+        array of JAX of that type). For
         plain predictions use `predict`, which handles any number of rows. Raises
         `InputError` for the wrong number of columns.
         """
@@ -87,7 +89,7 @@ class FunctionDraws:
             scaled = self._traced(x)
         else:
             rows = scaling.matrix(x, "x")  # scaled in float64: an offset costs no digits
-            scaled = jnp.asarray(scaling.x_in(rows), _float_of(x))
+            scaled = jnp.asarray(scaling.x_in(rows), jnp.float32)
         dtype = scaled.dtype
         z, _ = self.split()
         f = evaluate(self.prior, jnp.asarray(z, dtype), scaled)
@@ -103,6 +105,7 @@ class FunctionDraws:
         loc, scale = (check_range(a, dtype, "x") for a in (scaling.x_loc, scaling.x_scale))
         return (x.astype(dtype) - loc.astype(dtype)) / scale.astype(dtype)
 
+    @devices.single_precision()
     def scaled_functions(self, x: np.ndarray) -> np.ndarray:
         """Function values (s, n, m) in scaled coordinates at scaled inputs (n, d), by blocks."""
         z = jnp.asarray(self.split()[0])
@@ -160,13 +163,6 @@ class FunctionDraws:
         from bayesnet.posterior.saving import save
 
         save(self, path)
-
-
-def _float_of(x: Any) -> Any:
-    """The dtype of JAX for functions at rows `x`: float64 for float64 where JAX has it."""
-    given = getattr(x, "dtype", np.float64 if isinstance(x, (list, tuple)) else np.float32)
-    double = str(given).rpartition(".")[2] == "float64"
-    return jax.dtypes.canonicalize_dtype(np.float64) if double else jnp.float32
 
 
 def _blocks(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:

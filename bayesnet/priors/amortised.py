@@ -11,6 +11,7 @@ import numpy as np
 
 from bayesnet._errors import InputError, unknown_name
 from bayesnet._types import Array, ArrayLike, Float, Key, PyTree, as_key
+from bayesnet.devices import as_points
 from bayesnet.priors.laws import LogNormal
 from bayesnet.priors.network import NetworkPrior
 from bayesnet.priors.weights import WeightLaw
@@ -141,10 +142,9 @@ class AmortisedPrior(eqx.Module):
 
         `key` is an integer seed or a JAX key. Raises `InputError` for another number of columns.
         """
-        x = jnp.asarray(x)
+        x = as_points(x)
         if x.ndim != 2 or x.shape[1] != self.in_dim:
             raise InputError(f"x must have shape (n, {self.in_dim}), got {x.shape}.")
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return _sample(self, as_key(key), x, num_samples)
 
     def encode(self, params: PyTree) -> Float[Array, " p"]:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._columns import Names, names_at_fit
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
@@ -125,6 +126,7 @@ class ConditionedProcess:
             covariance.append(matrix[:n, :n] - weights @ cross.T)
         return np.stack(mean, axis=1), np.stack(covariance)
 
+    @devices.single_precision()
     def sample(self, key: int | Key, x: ArrayLike, num_samples: int) -> Float[Array, "s n m"]:
         """`num_samples` joint draws at the rows of `x` (n, d).
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._errors import InputError
 from bayesnet._matrix import as_matrix
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
@@ -196,6 +197,7 @@ class GaussianProcess:
         a, b = (jnp.asarray(x, jnp.result_type(float)) for x in (x1, x2))
         return _matrix(self.covariance, hyper, a, b)
 
+    @devices.single_precision()
     def sample(self, key: int | Key, x: ArrayLike, num_samples: int) -> Float[Array, "s n m"]:
         """`num_samples` joint draws at the rows of `x` (n, d), in the coordinates of `units`.
 
@@ -204,6 +206,7 @@ class GaussianProcess:
         x = jnp.asarray(as_matrix(x, "x"), jnp.float32)
         return self.sample_many(as_key(key), x[None], num_samples)[0]
 
+    @devices.single_precision()
     def sample_many(
         self, key: Key, xs: Float[Array, "k n d"], num_samples: int
     ) -> Float[Array, "k s n m"]:

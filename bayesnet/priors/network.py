@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from bayesnet._errors import InputError
 from bayesnet._repr import brief
 from bayesnet._types import Array, ArrayLike, Float, Key, PyTree, as_key
+from bayesnet.devices import as_points
 from bayesnet.networks import Network, as_network
 from bayesnet.priors.weights import WeightLaw, WeightRecipe, create_weight_law
 
@@ -101,10 +102,9 @@ class NetworkPrior(eqx.Module):
 
         `key` is an integer seed or a JAX key. Raises `InputError` for another number of columns.
         """
-        x = jnp.asarray(x)
+        x = as_points(x)
         if x.ndim != 2 or x.shape[1] != self.in_dim:
             raise InputError(f"x must have shape (n, {self.in_dim}), got {x.shape}.")
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return _sample(self, as_key(key), x, num_samples)
 
     def encode(self, params: PyTree) -> Float[Array, " p"]:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._errors import ConvergenceWarning, InputError, unknown_name
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
 from bayesnet.data import check_table
@@ -111,11 +112,13 @@ class ScaleMixture:
             )
         return expected * self.base.kernel(x1, x2)
 
+    @devices.single_precision()
     def sample(self, key: int | Key, x: ArrayLike, num_samples: int) -> Float[Array, "s n m"]:
         """`num_samples` joint draws at the rows of `x` (n, d), each with a scale of its own."""
         x = jnp.asarray(x)
         return self.sample_many(as_key(key), x[None], num_samples)[0]
 
+    @devices.single_precision()
     def sample_many(
         self, key: Key, xs: Float[Array, "k n d"], num_samples: int
     ) -> Float[Array, "k s n m"]:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bayesnet import devices
 from bayesnet._errors import InputError
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
 
@@ -84,6 +85,7 @@ class Sum:
     def __repr__(self) -> str:
         return f"Sum({', '.join(map(repr, self.parts))})"
 
+    @devices.single_precision()
     def sample(self, key: int | Key, x: ArrayLike, num_samples: int) -> Float[Array, "s n m"]:
         """`num_samples` draws at the rows of `x` (n, d): one of each part, added.
 
@@ -97,6 +99,7 @@ class Sum:
         ]
         return _total(draws)
 
+    @devices.single_precision()
     def sample_many(
         self, key: Key, xs: Float[Array, "k n d"], num_samples: int
     ) -> Float[Array, "k s n m"]:

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._errors import ConvergenceWarning, InputError, unknown_name
 from bayesnet._types import Key, as_key
 from bayesnet.priors.matching.base import Distance
@@ -36,6 +37,7 @@ DISTANCES: dict[str, type[Distance]] = {"sliced": Sliced, "energy": Energy, "cri
 JITTER = 0.2
 
 
+@devices.single_precision()
 def match_prior(
     prior: NetworkPrior,
     target: Any,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesnet import devices
 from bayesnet._columns import order_between
 from bayesnet._errors import InputError
 from bayesnet._repr import one_line
@@ -83,6 +84,7 @@ class StatedPrior:
     def __radd__(self, other: Any) -> Any:
         return Sum(other, self) if hasattr(other, "sample") else NotImplemented
 
+    @devices.single_precision()
     def sample(self, key: int | Key, x: ArrayLike, num_samples: int) -> Float[Array, "s n 1"]:
         """`num_samples` functions at the rows of `x` (n, d), in the coordinates of `scaling`.
 
@@ -94,6 +96,7 @@ class StatedPrior:
         values = self.draw(as_key(key), user, int(num_samples))
         return jnp.asarray(self.scaling.y_in(values[..., None]), jnp.float32)
 
+    @devices.single_precision()
     def sample_many(
         self, key: Key, xs: Float[Array, "k n d"], num_samples: int
     ) -> Float[Array, "k s n 1"]:

@@ -90,7 +90,7 @@ def log_half_cauchy_quantile(z: Float[Array, ...]) -> Float[Array, ...]:
     Phi(z) is small and exact.
     """
     sign, a = _sign_and_size(z)
-    log_angle = _log_tails(a) + np.log(0.25 * np.pi)
+    log_angle = _log_tails(a) + float(np.log(0.25 * np.pi))
     angle = jnp.exp(log_angle)
     safe = jnp.maximum(angle, 1e-4)  # below, tan is the angle, which may underflow
     return -sign * (log_angle + jnp.log(jnp.tan(safe) / safe))
