@@ -14,7 +14,18 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from bayesnet._errors import InputError
 
-__all__ = ["Array", "ArrayLike", "Bool", "Float", "Int", "Key", "OnHost", "PyTree", "as_key"]
+__all__ = [
+    "Array",
+    "ArrayLike",
+    "Bool",
+    "Float",
+    "Int",
+    "Key",
+    "OnHost",
+    "PyTree",
+    "as_key",
+    "as_seed",
+]
 
 ArrayLike: TypeAlias = Any
 PyTree: TypeAlias = Any
@@ -39,3 +50,14 @@ def as_key(seed: int | Key) -> Key:
     if dtype == np.uint32 and seed.shape == (2,):
         return seed
     raise InputError(f"seed must be an integer or a JAX key, got {seed!r}.")
+
+
+def as_seed(seed: int | Key) -> int:
+    """An integer seed as it is; of a JAX key one made of its words.
+
+    Raises `InputError` for anything else.
+    """
+    if isinstance(seed, (int, np.integer)):
+        return int(seed) % 2**63  # NumPy takes no negative ones
+    words = np.asarray(jax.random.key_data(as_key(seed)))
+    return int(np.random.SeedSequence(words.tolist()).generate_state(1)[0])

@@ -68,7 +68,8 @@ def single_precision() -> Iterator[None]:
 
     A user may have set `jax_enable_x64`: globally, by environment variable or as a context. Inside,
     arrays without a stated dtype are float32 and int32 all the same, so that programs, kept
-    compilations and the draws of a seed are those of everybody else.
+    compilations and the draws of a seed are those of everybody else. As a decorator it is one frame more
+    between a warning and the user (`stacklevel`).
     """
     with jax.enable_x64(False):
         yield

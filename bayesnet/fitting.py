@@ -16,7 +16,8 @@ import numpy as np
 from bayesnet import devices
 from bayesnet._columns import Names, names_at_fit, names_in
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
-from bayesnet._types import ArrayLike, Key, as_key
+from bayesnet._notices import said_if_slow
+from bayesnet._types import ArrayLike, Key, as_key, as_seed
 from bayesnet.data import (
     NO_SCALE,
     Data,
@@ -35,6 +36,10 @@ from bayesnet.pfn.preset import fit_pfn, is_trained
 
 # What to do about targets that are NaN.
 MISSING = ("error", "mask")
+FIRST_CALL = (
+    "Conditioning on the table: the first call in a process also compiles its programs, once for each method and "
+    "bucket of rows."
+)
 
 
 @devices.single_precision()
@@ -96,9 +101,22 @@ def fit(
             that has no use for it.
     """
     if is_trained(inference):
-        rest = {"y_var": y_var, "sample_weight": sample_weight, "init": init, "scaling": scaling}
-        with devices.using(device):
-            return fit_pfn(inference, prior, target, likelihood, X, y, warn=warn, **rest)
+        if missing not in MISSING:
+            raise unknown_name("value of missing", missing, MISSING)
+        own: dict[str, Any] = {
+            "missing": missing,
+            "seed": as_seed(seed),
+            "scaling": scaling,
+            "warn": warn,
+        }
+        rest = {"y_var": y_var, "sample_weight": sample_weight, "init": init}
+        with devices.using(device), _progress_bar(progress) as report:
+            done = report or (lambda phase, done, total: None)
+            done("conditioning", 0, 1)
+            with said_if_slow(FIRST_CALL):
+                found = fit_pfn(inference, prior, target, likelihood, X, y, **own, **rest)
+            done("conditioning", 1, 1)
+        return found
     method = resolve_inference(inference)
     likelihood = resolve_likelihood(likelihood)
     if init is not None and not callable(getattr(init, "predict", None)):
@@ -132,7 +150,8 @@ def fit(
             # The method's own check names what fits instead.
             method.fit(prior, likelihood, data, key=key)
             raise UnsupportedError(f"{method} cannot condition {type(prior).__name__}.")
-        with _progress_bar(progress) as report:
+        slow = said_if_slow(FIRST_CALL) if exact else nullcontext()
+        with slow, _progress_bar(progress) as report:
             posterior = method.fit(prior, likelihood, data, key=key, init=init, progress=report)
         if warn:
             warn_if_untrusted(posterior)
@@ -200,7 +219,7 @@ def _warn_if_constant(likelihood: Any, data: Data) -> None:
     given = data.rows.weight
     weight = None if given is None else np.asarray(given, np.float64)[: data.num_rows]
     if tells_no_scale(data.scaling.y_out(data.y.astype(np.float64)), weight):
-        warnings.warn(NO_SCALE, UserWarning, stacklevel=3)
+        warnings.warn(NO_SCALE, UserWarning, stacklevel=4)
 
 
 @contextmanager

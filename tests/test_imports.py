@@ -22,6 +22,7 @@ ROOMS = (
     "_columns",
     "_matrix",
     "_scales",
+    "_notices",
     "data",
     "devices",
     "networks",

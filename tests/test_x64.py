@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import bayesnet as bn
+from bayesnet.diagnostics.loo import loo
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(14, 2))
@@ -119,10 +120,10 @@ def test_checks_of_a_fit_are_the_same():
     posterior, _ = fitted("hmc")
 
     def said():
-        loo = bn.loo(posterior, refits=1)
+        left_out = loo(posterior, refits=1)
         conflict = bn.prior_data_conflict(NETWORK, X, Y, num_draws=100)
         compared = bn.compare_priors({"a": NETWORK}, X, Y, by="laplace_screen", restarts=1)
-        return str(loo), str(conflict), str(compared)
+        return str(left_out), str(conflict), str(compared)
 
     expected = said()
     with jax.enable_x64(True):

@@ -301,5 +301,5 @@ def warn_if_untrusted(posterior: Any) -> None:
         warnings.warn(
             f"This posterior may not be trusted: {'; '.join(serious)}. See post.diagnostics().",
             ConvergenceWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -17,6 +17,12 @@ from bayesnet.diagnostics.convergence import quantities
 GAIN_LIMIT = 0.05
 # Members whose functions differ by less than this part of the sd of y are one function.
 SAME = 1e-3
+# What the spread of members says, without and with noise added to the targets.
+SPREAD = (
+    "spread of members: that of their anchors and starts, less than the posterior's where data inform",
+    "spread of members: that of the posterior, given the level of the noise, if the model is linear in its "
+    "latents; else an approximation",
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,9 @@ class EnsembleReport:
 
     `spreads` are in scaled coordinates (sd of y is 1); `log_density` (members,) that of the
     posterior of the latents; `gain_left` (members,) nats that a line search along the gradient
-    would still gain. `problems` holds one sentence for each reason not to trust the ensemble.
+    would still gain; `noisy_targets` whether members saw targets with noise of their own, without
+    which their spread is less than the posterior's. `problems` holds one sentence for each reason not to
+    trust the ensemble.
     """
 
     spreads: tuple[Spread, ...]
@@ -43,6 +51,7 @@ class EnsembleReport:
     gain_left: np.ndarray
     seconds: float
     problems: tuple[str, ...]
+    noisy_targets: bool = False
 
     @property
     def ok(self) -> bool:
@@ -63,6 +72,7 @@ class EnsembleReport:
             f"log density of members {worst:.1f} to {best:.1f}; a line search would gain "
             f"{np.median(self.gain_left):.2g} nats (median), {np.max(self.gain_left):.2g} (most)"
         )
+        lines.append(SPREAD[self.noisy_targets])
         lines.append(
             "R-hat and effective sample size: not given, members are optima and not draws of a chain"
         )
@@ -92,6 +102,7 @@ def ensemble_report(posterior: Any) -> EnsembleReport:
         gain_left=gain,
         seconds=float(sum(posterior.seconds.values())),
         problems=_problems(posterior, spreads, gain),
+        noisy_targets=bool(np.any(posterior.stats.get("noisy_targets", 0))),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesnet import devices
+from bayesnet._notices import said_if_slow
 from bayesnet._types import Array, Key, PyTree
 from bayesnet.data import pad_rows
 from bayesnet.inference.model import LatentModel
@@ -29,6 +31,11 @@ CHUNK = 25
 # Statistics of which the steps between two draws tell the mean; of counts (integers) they tell
 # the sum, and of levels the last.
 RATES = ("acceptance_rate", "temperature", "gradient_temperature", "gradient_velocity")
+
+COMPILING = (
+    "Compiling the programs of the sampler, once for each network, method and bucket of rows; they are kept between "
+    "processes where JAX_COMPILATION_CACHE_DIR names a folder."
+)
 
 Progress = Callable[[str, int, int], None]
 
@@ -116,10 +123,14 @@ def run_chains(
     """
     report = progress or (lambda phase, done, total: None)
     layout = devices.chain_layout()
+    # A batch of chains is compiled by its first piece, single ones before.
+    batched = layout != "threads"
     key_start, key_warm, key_draw = jax.random.split(key, 3)
     if start is None:
         start = jax.random.normal(key_start, (chains, model.size), model.rows.y.dtype)
-    states = _start(sampler, model, start, warm_states)
+    began = time.perf_counter()
+    with said_if_slow(COMPILING):
+        states = _start(sampler, model, start, warm_states)
 
     chunk = sampler.chunk
     plan = sampler.plan(warmup) if warmup else None
@@ -132,18 +143,19 @@ def run_chains(
     def draw(state: PyTree, k: Key, done: int, count: int) -> tuple[PyTree, PyTree]:
         return _draw_program(sampler, thin, model, state, k, jnp.int32(done), jnp.int32(count))
 
-    began = time.perf_counter()
     keys = jax.random.split(key_warm, chains)
-    if warmup:
-        _compile(warm, states[0], keys[0], layout)
-    _compile(draw, states[0], keys[0], layout)
+    with said_if_slow(COMPILING):
+        if warmup:
+            _compile(warm, states[0], keys[0], layout)
+        _compile(draw, states[0], keys[0], layout)
     compiled = time.perf_counter()
 
     interrupted = False
     try:
         for done in range(0, warmup, chunk):
             count = min(chunk, warmup - done)
-            states = _each_chain(partial(warm, done=done, count=count), states, keys, layout)
+            with said_if_slow(COMPILING) if batched and not done else nullcontext():
+                states = _each_chain(partial(warm, done=done, count=count), states, keys, layout)
             report(phases[0], done + count, warmup)
     except KeyboardInterrupt:
         if not keep_unfinished:
@@ -158,7 +170,8 @@ def run_chains(
     try:
         for done in range(0, draws, CHUNK):
             count = min(CHUNK, draws - done)
-            results = _each_chain(partial(draw, done=done, count=count), states, keys, layout)
+            with said_if_slow(COMPILING) if batched and not done else nullcontext():
+                results = _each_chain(partial(draw, done=done, count=count), states, keys, layout)
             states = [state for state, _ in results]
             pieces.append(_stack([out for _, out in results], count))
             report(phases[1], done + count, draws)

@@ -1,7 +1,8 @@
 """The deep ensemble: networks trained from different starts, each to its own optimum.
 
 Lakshminarayanan, Pritzel & Blundell 2017 without adversarial training; anchored: Pearce, Leibfried
-& Brintrup 2020. Equations and coordinates: `DeepEnsemble`.
+& Brintrup 2020; noise added to targets: randomise-then-optimise, Bardsley, Solonen, Haario & Laine 2014.
+Equations and coordinates: `DeepEnsemble`.
 """
 
 from __future__ import annotations
@@ -45,17 +46,32 @@ class DeepEnsemble:
         start: "prior", a draw of the prior; or "network", the network's own initialisation, encoded.
         prior_weight: factor of the prior's term; 1 for MAP, 0 for maximum likelihood.
         anchored: pull each member to a prior draw of its own (default) instead of to 0.
+        noisy_targets: show each anchored member the targets with Gaussian noise of its own added, where
+            the likelihood's noise is Gaussian (default; not with `bootstrap`, whose samples of rows
+            play the same part, nor at prior_weight 0, where there are no anchors).
         bootstrap: train each member on its own sample, with replacement, of the rows.
         hold_scales: each member draws the random scale of its last layer
             (`bn.weights.ScaledLastLayer`) from its law and keeps it, as the members of Lee et al. 2022
-            do: as layers widen the ensemble tends to `bn.NTKEnsemble` of the mixture. Otherwise the
-            scale is trained with the weights.
+            do: as layers widen the ensemble, with `noisy_targets=False`, tends to `bn.NTKEnsemble` of the
+            mixture. Otherwise the scale is trained with the weights.
 
     Member k minimises, over the latents z (those of a learned noise level among them),
 
-        -sum_rows c_ki log p(y_i | f(T(z), x_i)) + prior_weight / 2 |z - a_k|^2,
+        -sum_rows c_ki log p(y_i + s_i e_ki | f(T(z), x_i)) + prior_weight / 2 |z - a_k|^2,
 
-    with c_ki = 1 (`bootstrap`: how often row i was drawn) and a_k = 0 (`anchored`: a_k ~ N(0, I)). Optima
+    with c_ki = 1 (`bootstrap`: how often row i was drawn), a_k = 0 (`anchored`: a_k ~ N(0, I)) and e_ki = 0
+    (`noisy_targets`: e_ki ~ N(0, 1), s_i the sd of the noise of row i as the member has it).
+
+    **What the spread of members is.** Anchored and with noisy targets (the default), a model that is linear
+    in its latents has members that are independent draws of its posterior, given the level of the noise;
+    a network's are an approximation of that. A learned level is trained on the targets without added
+    noise, which makes it about its most probable value under the member's function, not a draw of it.
+    Under other likelihoods (labels, counts, Student-t) only anchors differ between members, and their
+    spread is right where there are no data but smaller than the posterior's where data inform: for
+    a linear model with covariance S of the latents it is S^2 instead of S. Not anchored, it says how far
+    training ends from one start to another, and nothing about the posterior.
+
+    Optima
     depend on coordinates: this is the maximum of the density **of the latents**, which for Gaussian
     weights is that of the weights, weight decay included; for laws with random scales it is not.
     With a_k = 0 it is plain MAP, whose functions are flatter than any draw of the prior, since z = 0 is
@@ -85,6 +101,7 @@ class DeepEnsemble:
     anchored: bool = True
     bootstrap: bool = False
     hold_scales: bool = False
+    noisy_targets: bool = True
 
     def __post_init__(self) -> None:
         check_counts(self)
@@ -98,7 +115,7 @@ class DeepEnsemble:
             raise InputError(f"start must be one of {STARTS}, got {self.start!r}.")
         if self.prior_weight != 0:
             require_between("prior_weight", self.prior_weight, 0, np.inf)
-        for name in ("anchored", "bootstrap", "hold_scales"):
+        for name in ("anchored", "bootstrap", "hold_scales", "noisy_targets"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}.")
 
@@ -111,6 +128,7 @@ class DeepEnsemble:
             self.bootstrap,
             float(self.learning_rate),
             held,
+            self.noisy_targets and self.anchored and not self.bootstrap and self.prior_weight > 0,
         )
 
     def supports(self, prior: Any, likelihood: Any) -> bool:
@@ -204,12 +222,18 @@ def _encoded_initialisations(prior: Any, key: Key, members: int) -> Array:
 
 
 class MemberState(NamedTuple):
-    """One member in training: latents, Adam's moments, the anchor (p,), the counts of rows (n,)."""
+    """One member in training: latents, Adam's moments, the anchor (p,), the counts of rows (n,).
+
+    `own` is the number from which the noise of its targets comes, `scores` (n, m) that noise in sds, and
+    `fresh` tells that these and the anchor are still to be drawn.
+    """
 
     position: Array
     adam: Any
     anchor: Array
     counts: Array
+    own: Array
+    scores: Array
     fresh: Array
 
 
@@ -224,19 +248,22 @@ class Trainer:
     # Reaches compiled programs through the plan only, as an argument.
     learning_rate: float = field(compare=False)
     held: tuple[int, ...] = ()
+    noisy_targets: bool = False
     chunk: int = field(default=CHUNK, init=False)
 
-    def tuning(self, model: LatentModel, earlier: MemberState | None) -> tuple[Array, Array]:
-        """The anchor, and whether it is still to be drawn."""
+    def tuning(self, model: LatentModel, earlier: MemberState | None) -> tuple[Array, ...]:
+        """The anchor, the number behind the noise, and whether both are still to be drawn."""
         if earlier is not None:
-            return earlier.anchor, jnp.asarray(False)
-        return jnp.zeros(model.size, model.rows.y.dtype), jnp.asarray(True)
+            return earlier.anchor, earlier.own, earlier.fresh
+        none = jnp.zeros(model.size, model.rows.y.dtype)
+        return none, jnp.zeros((), jnp.uint32), jnp.asarray(True)
 
-    def init(self, model: LatentModel, z: Array, tuning: tuple[Array, Array]) -> MemberState:
+    def init(self, model: LatentModel, z: Array, tuning: tuple[Array, ...]) -> MemberState:
         """A member that starts at latents `z` (p,)."""
-        anchor, fresh = tuning
+        anchor, own, fresh = tuning
         counts = jnp.ones(len(model.rows.mask), z.dtype)
-        return MemberState(z, optax.scale_by_adam().init(z), anchor, counts, fresh)
+        scores = jnp.zeros(model.rows.y.shape, z.dtype)
+        return MemberState(z, optax.scale_by_adam().init(z), anchor, counts, own, scores, fresh)
 
     def plan(self, total: int) -> dict[str, np.ndarray]:
         """The learning rate of each step, and which step is the first."""
@@ -247,16 +274,16 @@ class Trainer:
     def warm(
         self, model: LatentModel, state: MemberState, key: Key, t: Array, row: dict[str, Array]
     ) -> MemberState:
-        """One step of Adam; the first draws the member's own anchor and rows."""
+        """One step of Adam; the first draws the member's own anchor, rows and noise."""
         key_batch, key_own = jax.random.split(key)
-        if self.anchored or self.bootstrap:
-            state = jax.lax.cond(
-                row["first"], lambda: self._individual(model.rows, state, key_own), lambda: state
-            )
+        state = jax.lax.cond(
+            row["first"], lambda: self._individual(model.rows, state, key_own), lambda: state
+        )
         size = len(model.rows.mask) if self.batch_size is None else self.batch_size
-        rows, counts, factor = minibatch(model.rows, key_batch, size, also=state.counts)
+        whole = state.counts, state.scores
+        rows, beside, factor = minibatch(model.rows, key_batch, size, also=whole)
         z = state.position
-        gradient = jax.grad(self._loss, argnums=1)(model, z, state, rows, counts, factor)
+        gradient = jax.grad(self._loss, argnums=1)(model, z, state, rows, *beside, factor)
         gradient = self._moving(gradient)
         update, adam = optax.scale_by_adam().update(gradient, state.adam)
         return state._replace(position=z - row["rate"] * update, adam=adam)
@@ -272,7 +299,7 @@ class Trainer:
         one = jnp.ones((), state.position.dtype)
 
         def loss(z: Array) -> Array:
-            return self._loss(model, z, state, model.rows, state.counts, one)
+            return self._loss(model, z, state, model.rows, state.counts, state.scores, one)
 
         z = state.position
         gradient = self._moving(jax.grad(loss)(z))
@@ -286,6 +313,7 @@ class Trainer:
             # What a line search along the gradient would still gain, in nats.
             "gain_left": norm**2 / (2 * jnp.maximum(curvature, 1e-6)),
             "divergent": jnp.asarray(~jnp.all(jnp.isfinite(z)), jnp.int32),
+            "noisy_targets": jnp.asarray(self._randomises(model), jnp.int32),
         }
         return state, stats
 
@@ -299,16 +327,22 @@ class Trainer:
 
     def _individual(self, rows: Rows, state: MemberState, key: Key) -> MemberState:
         key_anchor, key_rows = jax.random.split(key)
-        anchor, counts = state.anchor, state.counts
-        if self.anchored:
-            drawn = jax.random.normal(key_anchor, anchor.shape, anchor.dtype)
-            anchor = jnp.where(state.fresh, drawn, anchor)
+        counts = state.counts
+        drawn = jax.random.normal(key_anchor, state.anchor.shape, state.anchor.dtype)
+        anchor = jnp.where(state.fresh, drawn, state.anchor)
+        number = jax.random.bits(jax.random.fold_in(key, 2), (), jnp.uint32)
+        own = jnp.where(state.fresh, number, state.own)
         if self.bootstrap:
             size, n = len(rows.mask), jnp.sum(rows.mask)
             chosen = jax.random.randint(key_rows, (size,), 0, n)
             # As many rows as the table has; the rest of `chosen` stands for padding.
             counts = jnp.zeros(size, counts.dtype).at[chosen].add(jnp.arange(size) < n)
-        return state._replace(anchor=anchor, counts=counts)
+        scores = _noise_of_rows(own, state.scores)
+        fresh = jnp.zeros_like(state.fresh)
+        return state._replace(anchor=anchor, counts=counts, own=own, scores=scores, fresh=fresh)
+
+    def _randomises(self, model: LatentModel) -> bool:
+        return self.noisy_targets and hasattr(model.likelihood, "randomised_log_prob")
 
     def _loss(
         self,
@@ -317,9 +351,24 @@ class Trainer:
         state: MemberState,
         rows: Rows,
         counts: Float[Array, " n"],
+        scores: Float[Array, "n m"],
         factor: Float[Array, ""],
     ) -> Float[Array, ""]:
         """The objective of `DeepEnsemble`, the sum over rows estimated from a batch."""
         batch = LatentModel(model.prior, model.likelihood, rows)
-        fit = factor * jnp.sum(counts * batch.log_likelihood_rows(z))
-        return 0.5 * self.prior_weight * jnp.sum((z - state.anchor) ** 2) - fit
+        terms = batch.log_likelihood_rows(z, scores if self._randomises(model) else None)
+        anchor = state.anchor if self.anchored else 0.0
+        return 0.5 * self.prior_weight * jnp.sum((z - anchor) ** 2) - factor * jnp.sum(
+            counts * terms
+        )
+
+
+def _noise_of_rows(own: Array, like: Float[Array, "n m"]) -> Float[Array, "n m"]:
+    """Standard normal numbers of a member's rows: each a function of the member and the row's place, so that
+    rows keep theirs when a table grows, whatever it is padded to."""
+    key = jax.random.fold_in(jax.random.key(0), own)
+
+    def one(i: Array) -> Array:
+        return jax.random.normal(jax.random.fold_in(key, i), like.shape[1:], like.dtype)
+
+    return jax.vmap(one)(jnp.arange(len(like)))

@@ -33,14 +33,27 @@ class LatentModel(eqx.Module):
         p = self.prior.latent_size
         return z[..., :p], z[..., p:]
 
-    def log_likelihood_rows(self, z: Float[Array, " p"]) -> Float[Array, " n"]:
-        """Log density of each row's observed targets, times its weight; 0 on padded rows."""
+    def log_likelihood_rows(
+        self, z: Float[Array, " p"], scores: Float[Array, "n m"] | None = None
+    ) -> Float[Array, " n"]:
+        """Log density of each row's observed targets, times its weight; 0 on padded rows.
+
+        With `scores` (standard normal) what randomises the targets, see `BoundLikelihood`; then only
+        the gradient means anything.
+        """
         z_prior, z_noise = self.split(z)
         f = self.prior.apply(z_prior, self.rows.x)
-        terms = self.likelihood.log_prob(z_noise, f, self.rows)
-        if self.rows.weight is not None:
+        weight = self.rows.weight
+        if scores is None:
+            terms = self.likelihood.log_prob(z_noise, f, self.rows)
+        else:
+            if weight is not None:
+                # A row that counts w times tells as much as one with a w-th of the variance.
+                scores = scores * jnp.where(weight > 0, weight, 1.0)[:, None] ** -0.5
+            terms = self.likelihood.randomised_log_prob(z_noise, f, self.rows, scores)
+        if weight is not None:
             # A row of weight 0 is absent, whatever its density.
-            terms = jnp.where(self.rows.weight > 0, self.rows.weight * terms, 0.0)
+            terms = jnp.where(weight > 0, weight * terms, 0.0)
         return jnp.where(self.rows.mask, terms, 0.0)
 
     def log_likelihood(self, z: Float[Array, " p"]) -> Float[Array, ""]:

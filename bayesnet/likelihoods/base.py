@@ -71,7 +71,12 @@ class LocationScale:
 
 @runtime_checkable
 class BoundLikelihood(Protocol):
-    """A likelihood in scaled coordinates; a pytree, with its own noise latents (k, N(0, 1) each)."""
+    """A likelihood in scaled coordinates; a pytree, with its own noise latents (k, N(0, 1) each).
+
+    One whose noise is Gaussian also has `randomised_log_prob(z, f, rows, scores)` -> (n,), of which
+    only the gradient means anything: that of the function towards targets plus `scores` (n, m) times the
+    sd of the noise, and that of the level of the noise at the targets themselves.
+    """
 
     @property
     def latent_size(self) -> int: ...

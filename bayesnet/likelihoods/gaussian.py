@@ -13,7 +13,12 @@ from scipy.special import ndtr, ndtri
 from bayesnet._types import Array, Float
 from bayesnet.data import Rows, Scaling
 from bayesnet.likelihoods.base import LikelihoodDefaults, LocationScale, sum_outputs
-from bayesnet.likelihoods.levels import DEFAULT_NOISE, check_level, mean_row_variance
+from bayesnet.likelihoods.levels import (
+    DEFAULT_NOISE,
+    check_level,
+    mean_row_variance,
+    randomised_normal,
+)
 from bayesnet.priors.laws import LogNormal
 
 _LOG_2PI = float(np.log(2 * np.pi))
@@ -87,11 +92,22 @@ class BoundGaussian(eqx.Module):
             log_std = self._log_std(z, jnp)
             terms = -0.5 * (residual * jnp.exp(-log_std)) ** 2 - log_std - 0.5 * _LOG_2PI
         else:
-            variance = rows.y_var
-            if self.log_loc is not None:
-                variance = variance + jnp.exp(2 * self._log_std(z, jnp))
+            variance = self._variance(z, rows.y_var)
             terms = -0.5 * residual**2 / variance - 0.5 * jnp.log(variance) - 0.5 * _LOG_2PI
         return sum_outputs(terms, rows)
+
+    def randomised_log_prob(
+        self, z: Float[Array, " k"], f: Float[Array, "n m"], rows: Rows, scores: Float[Array, "n m"]
+    ) -> Float[Array, " n"]:
+        if rows.y_var is None:
+            log_std = self._log_std(z, jnp)
+        else:
+            log_std = 0.5 * jnp.log(self._variance(z, rows.y_var))
+        return sum_outputs(randomised_normal(rows.y - f, log_std, scores), rows)
+
+    def _variance(self, z: Array, y_var: Array) -> Array:
+        """The variances of rows with variances of their own."""
+        return y_var if self.log_loc is None else y_var + jnp.exp(2 * self._log_std(z, jnp))
 
     def conditional(self, z: np.ndarray, f: np.ndarray, y_var: np.ndarray | None) -> Normal:
         f = np.asarray(f, np.float64)

@@ -22,6 +22,7 @@ from bayesnet.likelihoods.levels import (
     check_level,
     law_of_outputs,
     mean_row_variance,
+    randomised_normal,
 )
 from bayesnet.priors.laws import LogNormal
 
@@ -96,13 +97,21 @@ class BoundHeteroscedastic(eqx.Module):
     def log_prob(
         self, z: Float[Array, " k"], f: Float[Array, "n o"], rows: Rows
     ) -> Float[Array, " n"]:
+        residual, log_std = self._residual_and_log_std(f, rows)
+        terms = -0.5 * (residual * jnp.exp(-log_std)) ** 2 - log_std - 0.5 * _LOG_2PI
+        return sum_outputs(terms, rows)
+
+    def randomised_log_prob(
+        self, z: Float[Array, " k"], f: Float[Array, "n o"], rows: Rows, scores: Float[Array, "n m"]
+    ) -> Float[Array, " n"]:
+        return sum_outputs(randomised_normal(*self._residual_and_log_std(f, rows), scores), rows)
+
+    def _residual_and_log_std(self, f: Float[Array, "n o"], rows: Rows) -> tuple[Array, Array]:
         m = len(self.log_loc)
-        residual = rows.y - f[:, :m]
         log_std = self.log_loc + self.log_scale * f[:, m:]
         if rows.y_var is not None:
             log_std = 0.5 * jnp.logaddexp(2 * log_std, jnp.log(rows.y_var))
-        terms = -0.5 * (residual * jnp.exp(-log_std)) ** 2 - log_std - 0.5 * _LOG_2PI
-        return sum_outputs(terms, rows)
+        return rows.y - f[:, :m], log_std
 
     def conditional(self, z: np.ndarray, f: np.ndarray, y_var: np.ndarray | None) -> Normal:
         m = len(self.log_loc)

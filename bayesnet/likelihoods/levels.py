@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -82,3 +83,18 @@ def mean_row_variance(rows: Rows) -> Float[Array, " m"] | None:
         return None
     share = rows.share()
     return jnp.sum(share * rows.y_var, axis=0) / jnp.sum(share, axis=0)
+
+
+def randomised_normal(
+    residual: Float[Array, "n m"], log_std: Float[Array, ...], scores: Float[Array, "n m"]
+) -> Float[Array, "n m"]:
+    """Terms of Gaussian noise whose gradient moves a function towards targets with noise added.
+
+    `residual` y - f; `scores` standard normal numbers, which times the sd are the noise. The level, where
+    it is learned, is judged by the targets as they are: by those with noise added it would grow
+    without end. So the two parts do not see each other's gradient.
+    """
+    known = jax.lax.stop_gradient(log_std)
+    function = -0.5 * (residual * jnp.exp(-known) + scores) ** 2
+    apart = jax.lax.stop_gradient(residual)
+    return function - 0.5 * (apart * jnp.exp(-log_std)) ** 2 - log_std

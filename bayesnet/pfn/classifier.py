@@ -175,7 +175,7 @@ class ClassPFN:
                 "The table is unlike what this PFN was trained on: half of its rows, predicted by the "
                 f"other half, score {posterior.surprise:.1f} sd worse than predicted, which 1 in 200 "
                 f"tables of the prior exceed ({limit:.1f}). Compare with another method.",
-                stacklevel=2,
+                stacklevel=3,
             )
         return posterior
 

@@ -229,7 +229,7 @@ class PFN:
                 f"The table is unlike what this PFN was trained on: half of its rows, predicted by the "
                 f"other half, have a mean square score of {posterior.surprise:.1f}, which "
                 f"1 in 200 tables of the prior exceed {limit:.1f}. Compare with another method.",
-                stacklevel=3,
+                stacklevel=4,
             )
 
 

@@ -239,7 +239,7 @@ def warn_of_far(scaled: np.ndarray) -> None:
         warnings.warn(
             f"Row {row} lies {farthest[row]:.3g} standard deviations from the centre of "
             f"the table: the PFN was trained within about {FAR:.0f}, and extrapolates there.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -56,6 +56,8 @@ def fit_pfn(
     X: ArrayLike,
     y: ArrayLike,
     *,
+    missing: str = "error",
+    seed: int = 0,
     scaling: Any = None,
     warn: bool = True,
     **unused: Any,
@@ -63,7 +65,7 @@ def fit_pfn(
     """The posterior of the prior on which the weights were trained ("gp" for the name "pfn", or
     "classifier" where the likelihood is of classes; "gp_process" for "amortised").
 
-    Raises `UnsupportedError` for a prior, target, likelihood or data that the weights cannot take.
+    `seed` is that of the weights' own `fit`. Raises `UnsupportedError` for a prior, target, likelihood or data that the weights cannot take.
     """
     pfn: PFN | AmortisedProcess | ClassPFN
     law = likelihood if likelihood is None else resolve_likelihood(likelihood)
@@ -92,8 +94,15 @@ def fit_pfn(
         raise UnsupportedError(
             f"inference={name!r} has no use for {', '.join(given)}: leave it out."
         )
+    if missing != "error":
+        raise UnsupportedError(
+            f"inference={name!r} reads complete rows and cannot mask single targets (missing={missing!r}): "
+            "leave missing out, and rows without a target too."
+        )
     if isinstance(pfn, ClassPFN):
         if scaling is not None:
-            raise UnsupportedError("A PFN for classes standardises inputs itself: leave scale out.")
-        return pfn.fit(X, y, classes=getattr(law, "classes", None), warn=warn)
-    return pfn.fit(X, y, scaling=scaling, warn=warn)
+            raise UnsupportedError(
+                "A PFN for classes standardises inputs itself: leave scaling out."
+            )
+        return pfn.fit(X, y, classes=getattr(law, "classes", None), seed=seed, warn=warn)
+    return pfn.fit(X, y, scaling=scaling, seed=seed, warn=warn)

@@ -92,12 +92,12 @@ def prepare(
         scaling = Scaling.from_data(x_matrix, y_matrix)
         # Of one row too: it is a table as any other, and its law is in units of the prior.
         if warn and tells_no_scale(y_matrix):
-            warnings.warn(NO_SCALE, stacklevel=3)
+            warnings.warn(NO_SCALE, stacklevel=4)
     if warn and d not in limits.dims:
         warnings.warn(
             f"This PFN was trained for {list(limits.dims)} columns, the table has {d}: nothing is "
             "claimed about its accuracy there.",
-            stacklevel=3,
+            stacklevel=4,
         )
     scaling = replace(scaling, names=names)
     return make_data(x_matrix, y_matrix, None, scaling, pad=False, host=True)

@@ -64,7 +64,10 @@ def test_linear_members_reach_the_ridge_solution(settings):
 
 
 def test_anchored_members_reach_their_own_solutions():
-    post = fit(dataclasses.replace(EXACT, members=40, anchored=True))
+    """Pearce et al. 2020: no noise on the targets."""
+    anchored = dataclasses.replace(EXACT, members=40, anchored=True, noisy_targets=False)
+    post = fit(anchored)
+    assert not post.diagnostics().noisy_targets
     anchors = np.stack([state.anchor for state in post.states])
     for z, anchor in zip(post.latents[0], anchors, strict=True):
         np.testing.assert_allclose(z, solution(anchor=anchor), atol=2e-3)
@@ -72,9 +75,117 @@ def test_anchored_members_reach_their_own_solutions():
     assert np.abs(anchors.mean(0)).max() < 5 / np.sqrt(40)
     assert np.abs(anchors.var(0) - 1).max() < 5 * np.sqrt(2 / 40)
     # Going on keeps them.
-    again = fit(dataclasses.replace(EXACT, members=40, anchored=True, steps=300), init=post, seed=1)
+    again = fit(dataclasses.replace(anchored, steps=300), init=post, seed=1)
     np.testing.assert_array_equal(np.stack([s.anchor for s in again.states]), anchors)
     np.testing.assert_allclose(again.latents, post.latents, atol=5e-3)
+
+
+def features(x):
+    return np.column_stack([x, np.ones(len(x))])
+
+
+def test_members_with_noisy_targets_are_draws_of_the_posterior(monkeypatch):
+    """The default, for a linear model with known noise: mean, sds and covariances of functions."""
+    monkeypatch.setattr(devices, "chain_layout", lambda: "vmap")
+    members = 400
+    post = fit(bn.DeepEnsemble(members=members, steps=600, learning_rate=0.05))
+    assert post.diagnostics().noisy_targets
+    assert "that of the posterior" in str(post.diagnostics())
+    new = np.array([[0.0, 0.0], [1.0, -1.0], [3.0, 2.0]])
+    x, y = table()
+    phi, at = features(x), features(new)
+    covariance = np.linalg.inv(np.eye(3) + phi.T @ phi / 0.25)
+    mean = covariance @ phi.T @ y[:, 0] / 0.25
+    values = post.predict(new).values[:, :, 0]
+    expected = at @ covariance @ at.T
+    sd = np.sqrt(np.diag(expected))
+    assert (np.abs(values.mean(0) - at @ mean) < 4 * sd / np.sqrt(members)).all()
+    # The sd of a sample covariance: sqrt((c_ii c_jj + c_ij^2) / n).
+    error = np.sqrt((np.outer(sd, sd) ** 2 + expected**2) / members)
+    assert (np.abs(np.cov(values.T) - expected) < 4 * error).all()
+    # Predictions combine members: their spread and the noise.
+    pred = post.predict(new)
+    np.testing.assert_allclose(pred.aleatoric_std, 0.5, rtol=1e-5)
+    np.testing.assert_allclose(pred.std**2, pred.epistemic_std**2 + 0.25, rtol=1e-4)
+
+
+TWO = bn.NetworkPrior(
+    (
+        lambda key: {"w": jax.random.normal(key, (3, 2))},
+        lambda params, x: x @ params["w"][:2] + params["w"][2],
+    ),
+    in_dim=2,
+    out_dim=2,
+    units="data",
+)
+
+
+@pytest.mark.parametrize("batch", [None, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("level", [0.5, None])
+def test_each_member_solves_its_own_randomised_problem(level, batch):
+    """Two outputs, variances of rows (which a level adds to), weights, a row of weight 0, missing targets."""
+    x, y = table()
+    y = np.column_stack([y, 1 - 2 * y])
+    y[3, 1] = np.nan
+    y_var = np.linspace(0.1, 0.6, 2 * N).reshape(N, 2)
+    weight = np.linspace(0.0, 2.0, N)
+    steps, atol = (1500, 2e-3) if batch is None else (6000, 0.03)
+    method = bn.DeepEnsemble(members=3, steps=steps, learning_rate=0.05, batch_size=batch)
+    post = bn.fit(
+        TWO, x, y, likelihood=bn.GaussianLikelihood(level), inference=method, warn=False,
+        y_var=y_var, sample_weight=weight, missing="mask",
+    )  # fmt: skip
+    variance = y_var + (0.25 if level else 0.0)
+    for z, state in zip(post.latents[0], post.states, strict=True):
+        for j in range(2):
+            keep = (weight > 0) & ~np.isnan(y[:, j])
+            # A matrix of weights is N(0, 1 / fan_in) a priori.
+            phi, w, v = features(x)[keep] / np.sqrt(3), weight[keep], variance[keep, j]
+            noise = np.sqrt(v / w) * np.asarray(state.scores)[:N][keep, j]
+            gram = np.eye(3) + phi.T @ ((w / v)[:, None] * phi)
+            anchor = np.asarray(state.anchor).reshape(3, 2)[:, j]
+            expected = np.linalg.solve(gram, anchor + phi.T @ (w / v * (y[keep, j] + noise)))
+            np.testing.assert_allclose(z.reshape(3, 2)[:, j], expected, atol=atol)
+
+
+def test_rows_keep_their_noise_when_a_table_grows():
+    method = bn.DeepEnsemble(members=3, steps=1)
+    first = fit(method)
+    for n in (13, 20):  # in the same bucket and in another
+        grown = fit(method, init=first, n=n, seed=1)
+        for before, after in zip(first.states, grown.states, strict=True):
+            np.testing.assert_array_equal(after.scores[:N], before.scores[:N])
+    scores = np.stack([state.scores[:N, 0] for state in grown.states])
+    assert len(np.unique(scores)) == scores.size
+    many = fit(dataclasses.replace(method, members=100))
+    scores = np.stack([state.scores[:N, 0] for state in many.states])
+    assert np.abs(np.corrcoef(scores.T) - np.eye(N)).max() < 5 / np.sqrt(100)
+    assert np.abs(scores.mean()) < 5 / np.sqrt(100 * N)
+    assert scores.var() == pytest.approx(1.0, abs=5 * np.sqrt(2 / (100 * N)))
+
+
+def test_a_learned_level_is_judged_by_the_targets_without_added_noise(monkeypatch):
+    """The level at rest is the most probable one under the member's own function."""
+    monkeypatch.setattr(devices, "chain_layout", lambda: "vmap")
+    law = bn.LogNormal(float(np.log(0.5)), 1.0)
+    method = bn.DeepEnsemble(members=64, steps=1500, learning_rate=0.05)
+    x, y = table(48)
+    post = fit(method, likelihood=bn.GaussianLikelihood(law), n=48)
+    residual = y[:, 0] - post.latents[0, :, :3] @ features(x).T
+    u = post.latents[0, :, 3]
+    anchors = np.stack([state.anchor for state in post.states])[:, 3]
+    level = 0.5 * np.exp(u)
+    # d/du of (u - a)^2 / 2 + sum(r^2) / (2 s^2) + n log s, with log s = log 0.5 + u
+    slope = (u - anchors) - (residual**2).sum(1) / level**2 + 48
+    np.testing.assert_allclose(slope, 0.0, atol=0.5)
+    # Not inflated by the noise added, nor deflated by weights that fit it: 0.5 is the truth.
+    assert np.exp(np.log(level).mean()) == pytest.approx(0.5, rel=0.2)
+
+
+def test_other_likelihoods_keep_their_targets_and_say_so():
+    method = bn.DeepEnsemble(members=3, steps=5)
+    post = fit(method, likelihood=bn.StudentTLikelihood())
+    assert "less than the posterior's" in str(post.diagnostics())
 
 
 def test_bootstrapped_members_reach_their_own_solutions():
@@ -127,7 +238,12 @@ def test_the_reported_numbers_are_those_of_the_members(network_ensemble):
     model = LatentModel(post.prior, post.bound, post.data.rows)
     z, anchor = jnp.asarray(post.latents[0, 3]), post.states[3].anchor
     assert post.stats["log_density"][0, 3] == pytest.approx(float(model.log_density(z)), rel=1e-4)
-    gradient = jax.grad(model.log_likelihood)(z) - (z - anchor)
+    scores = post.states[3].scores
+
+    def fit_of(z):
+        return model.log_likelihood_rows(z, scores).sum()
+
+    gradient = jax.grad(fit_of)(z) - (z - anchor)
     norm = float(jnp.linalg.norm(gradient))
     assert post.stats["gradient_norm"][0, 3] == pytest.approx(norm, rel=0.05, abs=0.02)
     assert norm < 0.3 * float(jnp.linalg.norm(z - anchor))  # two forces in balance
@@ -322,6 +438,7 @@ def test_a_surrogate_of_an_ensemble_serves_acquisition_functions():
         ({"prior_weight": -1.0}, "prior_weight"),
         ({"anchored": 1}, "anchored must be True or False"),
         ({"bootstrap": None}, "bootstrap must be True or False"),
+        ({"noisy_targets": 0}, "noisy_targets must be True or False"),
     ],
 )
 def test_bad_settings_are_refused(settings, words):

@@ -1,14 +1,18 @@
 """The PFN from the command line and from scikit-learn."""
 
 import csv
+from contextlib import contextmanager
 
+import jax
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import bayesnet as bn
 from bayesnet.cli.app import app
+from bayesnet.data import Scaling
 from tests.pfn.exact import exact_pfn
+from tests.pfn.small import random_pfn
 
 RUN = """
 [training]
@@ -99,3 +103,51 @@ def test_the_regressor_keeps_to_the_contract_of_scikit_learn():
     assert both.predict(x[:3]).shape == (3, 2)
     with pytest.raises(ValueError, match="at most 24"):
         bn.PFNRegressor(exact_pfn(), longer="error").fit(x, y)
+
+
+def test_arguments_of_fit_that_trained_weights_cannot_honour_are_refused():
+    x, y = np.linspace(-1, 1, 8)[:, None], np.linspace(0, 1, 8)
+    for method in ("pfn", "amortised", random_pfn()):
+        with pytest.raises(bn.UnsupportedError, match="cannot mask single targets"):
+            bn.fit(None, x, y, inference=method, missing="mask")
+        with pytest.raises(bn.InputError, match="missing"):
+            bn.fit(None, x, y, inference=method, missing="drop")
+        with pytest.raises(bn.InputError, match="seed must be"):
+            bn.fit(None, x, y, inference=method, seed="one")
+        for name in ("y_var", "sample_weight"):
+            with pytest.raises(bn.UnsupportedError, match=f"no use for {name}"):
+                bn.fit(None, x, y, inference=method, **{name: np.ones(8)})
+    with pytest.raises(bn.UnsupportedError, match="leave scaling out"):
+        bn.fit(
+            None,
+            x,
+            y > 0.5,
+            likelihood="bernoulli",
+            inference="pfn",
+            scaling=Scaling.identity(1, 1),
+        )
+
+
+def test_seed_and_progress_of_fit_reach_trained_weights(monkeypatch):
+    """A seed chooses orders and rows; a bar is shown where it is asked for, and not elsewhere."""
+    x, y = np.linspace(-1, 1, 12)[:, None], np.arange(12) // 6
+
+    def seed_of(seed):
+        found = bn.fit(None, x, y, likelihood="categorical", inference="pfn", seed=seed, warn=False)
+        return found.seed
+
+    assert seed_of(3) == 3
+    key = jax.random.key(5)
+    assert seed_of(key) == seed_of(key) != seed_of(jax.random.key(6))
+    assert seed_of(-1) >= 0  # NumPy, which draws here, takes no other
+    told = []
+
+    @contextmanager
+    def bar(show):
+        yield (lambda *call: told.append((show, *call))) if show else None
+
+    monkeypatch.setattr("bayesnet.fitting._progress_bar", bar)
+    bn.fit(None, x, x[:, 0], inference=random_pfn(), warn=False, progress=True)
+    assert told == [(True, "conditioning", 0, 1), (True, "conditioning", 1, 1)]
+    bn.fit(None, x, x[:, 0], inference=random_pfn(), warn=False, progress=False)
+    assert len(told) == 2

@@ -43,6 +43,7 @@ def test_values_are_those_of_the_prior(bridge, n):
 
 
 def test_float32_and_back(make):
+    before = jax.config.jax_enable_x64
     posterior = make.posterior()
     narrow = Bridge(posterior.prior, posterior.split()[0])
     x = random_points(5)
@@ -50,7 +51,7 @@ def test_float32_and_back(make):
     assert values.dtype == torch.double
     np.testing.assert_allclose(values.numpy(), direct(narrow, x, torch.float32), rtol=1e-5)
     assert narrow(x.float()).dtype == torch.float32
-    assert not jax.config.jax_enable_x64
+    assert jax.config.jax_enable_x64 == before
 
 
 def test_gradients_equal_finite_differences(bridge):

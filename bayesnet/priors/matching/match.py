@@ -12,6 +12,7 @@ import numpy as np
 
 from bayesnet import devices
 from bayesnet._errors import ConvergenceWarning, InputError, unknown_name
+from bayesnet._notices import said_if_slow
 from bayesnet._types import Key, as_key
 from bayesnet.priors.matching.base import Distance
 from bayesnet.priors.matching.critic import Critic
@@ -99,24 +100,28 @@ def match_prior(
     check_target(prior, target, keys[1], xs[0])
 
     began = time.perf_counter()
-    held_out_target = draw_target(target, keys[2], xs, HELD_OUT_FUNCTIONS)
-    jax.block_until_ready(held_out_target)
+    with said_if_slow(
+        f"Matching the prior of a network over {prior.in_dim} input(s) to {type(target).__name__}: up to "
+        f"{steps} steps. Matches to the default process are made once for each number of columns and kept."
+    ):
+        held_out_target = draw_target(target, keys[2], xs, HELD_OUT_FUNCTIONS)
+        jax.block_until_ready(held_out_target)
 
-    def far(prior: NetworkPrior) -> np.ndarray:
-        return np.asarray(held_out(prior, keys[3], xs, held_out_target), np.float64)
+        def far(prior: NetworkPrior) -> np.ndarray:
+            return np.asarray(held_out(prior, keys[3], xs, held_out_target), np.float64)
 
-    compile_began = time.perf_counter()
-    before = float(far(prior).mean())
-    compile_seconds = time.perf_counter() - compile_began
-    settings = Settings(steps, num_functions, triples, float(learning_rate), patience, progress)
-    runs = []
-    for attempt in range(restarts):
-        start, own = prior, tuple(keys[4:])
-        if attempt:
-            own = tuple(jax.random.fold_in(k, attempt) for k in keys[4:])
-            start = _jittered(prior, jax.random.fold_in(keys[0], attempt))
-        runs.append(optimise(start, target, law, rule, far, own, settings))
-        compile_seconds += runs[-1].compile_seconds
+        compile_began = time.perf_counter()
+        before = float(far(prior).mean())
+        compile_seconds = time.perf_counter() - compile_began
+        settings = Settings(steps, num_functions, triples, float(learning_rate), patience, progress)
+        runs = []
+        for attempt in range(restarts):
+            start, own = prior, tuple(keys[4:])
+            if attempt:
+                own = tuple(jax.random.fold_in(k, attempt) for k in keys[4:])
+                start = _jittered(prior, jax.random.fold_in(keys[0], attempt))
+            runs.append(optimise(start, target, law, rule, far, own, settings))
+            compile_seconds += runs[-1].compile_seconds
     run = min(runs, key=lambda r: r.best_distance if _went_wrong(r, before) else r.after)
     now, after, wrong = run.now, run.after, _went_wrong(run, before)
     if wrong:
@@ -125,7 +130,7 @@ def match_prior(
             f"{run.history['step'][-1]}); the best prior seen is returned. Try a smaller "
             f"learning_rate (now {learning_rate:g}).",
             ConvergenceWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
         now, after = (
             (run.best, run.best_distance) if run.best_distance < before else (prior, before)
