@@ -8,6 +8,7 @@ optuna.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -103,13 +104,26 @@ __all__ = ["__version__", *_NAMES, *_ROOMS]
 
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
-        module = importlib.import_module(f"bayesnet.{_NAMES[name]}")
+        module = _imported(f"bayesnet.{_NAMES[name]}")
         value = getattr(module, name)
         globals()[name] = value
         return value
     if name in _ROOMS:
-        return importlib.import_module(f"bayesnet.{name}")
+        return _imported(f"bayesnet.{name}")
     raise AttributeError(f"module 'bayesnet' has no attribute {name!r}")
+
+
+def _imported(name: str) -> Any:
+    if "jax" in sys.modules:
+        return importlib.import_module(name)
+    import numpy as np
+
+    # Importing JAX draws from NumPy's own generator, which is the user's.
+    state = np.random.get_state()
+    try:
+        return importlib.import_module(name)
+    finally:
+        np.random.set_state(state)
 
 
 def __dir__() -> list[str]:

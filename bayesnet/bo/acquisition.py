@@ -29,13 +29,14 @@ from botorch.acquisition.objective import LinearMCObjective, ScalarizedPosterior
 from botorch.acquisition.thompson_sampling import PathwiseThompsonSampling
 from botorch.models.gpytorch import GPyTorchModel
 from botorch.sampling.get_sampler import get_sampler
-from botorch.utils.sampling import manual_seed
 from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._scales import standardization
 from bayesnet.bo.belief import BelievedAcquisition
 from bayesnet.surrogates import Surrogate
+from bayesnet.surrogates.scope import lasting, torch_scope
+from bayesnet.surrogates.tensors import as_tensor, permutation
 
 ACQUISITIONS = ("log_nei", "log_ei", "ucb", "thompson")
 # Samples of a model that is not a set of draws.
@@ -73,8 +74,7 @@ class Problem:
     def weights(self) -> Tensor:
         """(1,): the sign of the direction over the spread of the outcome."""
         spread = outcome_spread(self.model, self.tried)
-        weight = (1.0 if self.maximize else -1.0) / spread
-        return torch.tensor([weight], dtype=torch.double).to(self.tried)
+        return as_tensor([(1.0 if self.maximize else -1.0) / spread], self.tried)
 
     @property
     def objective(self) -> LinearMCObjective:
@@ -107,8 +107,12 @@ def acquisition_function(name: str, problem: Problem) -> AcquisitionFunction:
             f"The model has {problem.model.num_outputs} outcomes; one is optimized: "
             "model.subset_output([0])."
         )
-    if name == "thompson":
-        return _thompson(problem)
+    # BoTorch prunes the points tried by draws from torch's global generator.
+    with torch_scope(problem.seed, problem.tried.device):
+        return _thompson(problem) if name == "thompson" else _improvement(name, problem)
+
+
+def _improvement(name: str, problem: Problem) -> AcquisitionFunction:
     sampler = _sampler(problem)
     if name == "ucb":
         return qUpperConfidenceBound(
@@ -153,6 +157,7 @@ class DrawsLogNEI(qLogExpectedImprovement):
         self._tried = problem.tried
         self.set_X_pending(problem.pending)
 
+    @lasting
     def set_X_pending(self, X_pending: Tensor | None = None) -> None:
         """Count `X_pending` (p, d) among the points that must be improved upon."""
         # Nothing is concatenated to candidates: the draws' best values hold it all.
@@ -193,11 +198,10 @@ def _thompson(problem: Problem) -> AcquisitionFunction:
         drawn = one_draw(model, problem.seed - problem.number, problem.number)
         return PosteriorMean(drawn, posterior_transform=transform)
     if isinstance(model, GPyTorchModel):
-        with manual_seed(problem.seed):
-            acquisition = PathwiseThompsonSampling(model, objective=problem.objective)
-            # The path is drawn at the first evaluation: here, under our seed.
-            with torch.no_grad():
-                acquisition(problem.tried[:1].unsqueeze(0))
+        acquisition = PathwiseThompsonSampling(model, objective=problem.objective)
+        # The path is drawn at the first evaluation: here, under our seed.
+        with torch.no_grad():
+            acquisition(problem.tried[:1].unsqueeze(0))
         return acquisition
     raise UnsupportedError(
         f"Thompson sampling needs functions drawn from the model, which {type(model).__name__} "
@@ -210,7 +214,7 @@ def one_draw(model: Surrogate, seed: int, number: int = 0) -> Surrogate:
     that points of one batch have draws of their own."""
     fitted = model.fitted
     chains, draws = fitted.latents.shape[:2]
-    order = torch.randperm(chains * draws, generator=torch.Generator().manual_seed(seed))
+    order = permutation(chains * draws, torch.Generator().manual_seed(seed))
     c, s = divmod(int(order[number % len(order)]), draws)
     alone = replace(fitted, latents=fitted.latents[c : c + 1, s : s + 1], states=(), stats={})
     config = model._config

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.utils.transforms import t_batch_mode_transform
 from torch import Tensor
 
 from bayesnet._errors import InputError
+from bayesnet.surrogates.tensors import as_tensor
 
 # Added to a density relative to its largest value: nothing is ruled out.
 FLOOR = 1e-12
@@ -33,8 +35,8 @@ class NormalBelief:
     std: tuple[float, ...] | float
 
     def __post_init__(self) -> None:
-        centre = tuple(float(c) for c in torch.as_tensor(self.centre).reshape(-1))
-        std = tuple(float(s) for s in torch.as_tensor(self.std).reshape(-1))
+        centre = tuple(float(c) for c in np.ravel(self.centre))
+        std = tuple(float(s) for s in np.ravel(self.std))
         std = std * len(centre) if len(std) == 1 else std
         if len(std) != len(centre) or not all(s > 0 for s in std):
             raise InputError(
@@ -51,7 +53,7 @@ class NormalBelief:
             raise InputError(
                 f"The belief is about {len(self.centre)} columns, X has {X.shape[-1]}."
             )
-        z = (X - torch.tensor(self.centre).to(X)) / torch.tensor(self.std).to(X)
+        z = (X - as_tensor(self.centre, X)) / as_tensor(self.std, X)
         return -0.5 * z.square().sum(-1)
 
 

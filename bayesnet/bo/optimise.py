@@ -17,9 +17,11 @@ import torch
 from botorch.exceptions.warnings import OptimizationWarning
 from botorch.generation.gen import gen_candidates_scipy
 from botorch.optim.initializers import initialize_q_batch
-from botorch.utils.sampling import manual_seed
 from scipy.stats import qmc
 from torch import Tensor
+
+from bayesnet.surrogates.scope import torch_scope
+from bayesnet.surrogates.tensors import as_tensor
 
 # Points scored at once.
 BLOCK = 256
@@ -71,24 +73,36 @@ def maximise(
         taken: (t, d) points that a space without continuous columns must not propose again
             (unless nothing else is left).
     """
+    with torch_scope(seed, bounds.device):
+        return _maximise(acquisition, bounds, search, around, seed, space, taken)
+
+
+def _maximise(
+    acquisition: Any,
+    bounds: Tensor,
+    search: Search,
+    around: Tensor,
+    seed: int,
+    space: DiscreteSpace | None,
+    taken: Tensor | None,
+) -> Tensor:
     raw = scatter(bounds, around, search.raw_samples, seed)
-    free = torch.ones(bounds.shape[1], dtype=torch.bool)
+    free = bounds.new_ones(bounds.shape[1], dtype=torch.bool)
     if space is not None and space.discrete.any():
-        raw = torch.as_tensor(space.project(raw.numpy())).to(bounds)
-        free = torch.as_tensor(~space.discrete)
+        raw = as_tensor(space.project(raw.cpu().numpy()), bounds)
+        free = as_tensor(~space.discrete).to(bounds.device)
         if not free.any():
             return _maximise_discrete(acquisition, raw, space, taken)
     else:
         space = None
     values = score(acquisition, raw)
-    with manual_seed(seed):
-        starts, _ = initialize_q_batch(raw.unsqueeze(1), values, search.num_restarts)
+    starts, _ = initialize_q_batch(raw.unsqueeze(1), values, search.num_restarts)
     points, values = _refine(acquisition, starts.squeeze(1), bounds, free, search)
     best, value = points[values.argmax()], values.max()
     for _ in range(ROUNDS):
         if space is None:
             break
-        others = torch.as_tensor(space.neighbours(best.numpy())).to(bounds)
+        others = as_tensor(space.neighbours(best.cpu().numpy()), bounds)
         other_values = score(acquisition, others)
         if other_values.max() <= value:
             break
@@ -100,20 +114,20 @@ def maximise(
 
 def scatter(bounds: Tensor, around: Tensor, num: int, seed: int) -> Tensor:
     """`num` points (num, d): three quarters Sobol, the others near the rows of `around`."""
-    low, high = bounds.numpy()
+    low, high = bounds.double().cpu().numpy()
     d = len(low)
     near = num // 4 if len(around) else 0
     sobol = qmc.Sobol(d, scramble=True, seed=seed)
     points = low + (high - low) * sobol.random_base2(int(np.ceil(np.log2(num))))[: num - near]
     if near:
         rng = np.random.default_rng(seed)
-        centre = around.numpy()[rng.integers(len(around), size=near)]
+        centre = around.double().cpu().numpy()[rng.integers(len(around), size=near)]
         # From a tenth of the box down to a hundredth, in a few coordinates or in all.
         size = 10.0 ** rng.uniform(-2, -0.7, size=(near, 1)) * (high - low)
         chosen = rng.uniform(size=(near, d)) < np.maximum(rng.uniform(size=(near, 1)), 1.5 / d)
         moved = centre + np.where(chosen, size * rng.standard_normal((near, d)), 0.0)
         points = np.concatenate([points, np.clip(moved, low, high)])
-    return torch.as_tensor(points).to(bounds)
+    return as_tensor(points, bounds)
 
 
 def score(acquisition: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
@@ -178,7 +192,7 @@ def _maximise_discrete(
     values = score(acquisition, fresh)
     best, value = fresh[values.argmax()], values.max()
     for _ in range(10 * ROUNDS):
-        others = _without(torch.as_tensor(space.neighbours(best.numpy())).to(raw), taken)
+        others = _without(as_tensor(space.neighbours(best.cpu().numpy()), raw), taken)
         if not len(others):
             break
         values = score(acquisition, others)

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from botorch.test_functions import Ackley, Branin, Hartmann
 
 from bayesnet._errors import InputError, unknown_name
 from bayesnet.data import check_table
+from bayesnet.surrogates.tensors import as_tensor
 
 FUNCTIONS: dict[str, Any] = {
     "branin": Branin,
@@ -36,7 +36,7 @@ class Problem:
 
     def __call__(self, params: dict[str, float]) -> float:
         """The value at `params`, without noise."""
-        x = torch.tensor([params[name] for name in self.space], dtype=torch.double)
+        x = as_tensor([float(params[name]) for name in self.space])
         return float(self.function(x.unsqueeze(0)))
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.search_space import intersection_search_space
@@ -25,6 +24,8 @@ from bayesnet.bo.state import LoopSettings, LoopState
 from bayesnet.bo.suggest import propose
 from bayesnet.bo.trials import History, history, read_proposal, write_proposal
 from bayesnet.bo.workers import mark
+from bayesnet.surrogates.scope import torch_scope
+from bayesnet.surrogates.tensors import as_tensor
 
 # The most recent failed trials that are kept away from (each is a point for every draw).
 AVOIDED = 20
@@ -170,7 +171,7 @@ class BayesNetSampler(BaseSampler):
     ) -> dict[str, Any]:
         maximize = study.direction == StudyDirection.MAXIMIZE
         seed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0] >> 2)
-        with self._lock:
+        with self._lock, torch_scope(seed):
             if self._loop is None or not self._loop.serves(study, space):
                 settings = replace(self._settings, maximize=maximize)
                 self._loop = _Loop(study, space, LoopState(space.bounds, settings))
@@ -191,17 +192,17 @@ class BayesNetSampler(BaseSampler):
             beta=self._beta,
             seed=seed,
         )
-        away = torch.as_tensor(np.concatenate([seen.pending, seen.failed[-AVOIDED:]]))
+        away = as_tensor(np.concatenate([seen.pending, seen.failed[-AVOIDED:]]))
         if len(away):
             problem = problem.after(away)
         points = propose(
             problem,
             self._acquisition,
-            torch.as_tensor(space.bounds),
+            as_tensor(space.bounds),
             1,
             self._search,
             space=space,
-            avoid=torch.as_tensor(seen.failed),
+            avoid=as_tensor(seen.failed),
         )
         return points[0].numpy()
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from bayesnet._columns import Names, names_at_fit
 from bayesnet._errors import InputError
@@ -29,6 +28,7 @@ from bayesnet.pfn.preset import is_trained, trained_weights
 from bayesnet.posterior import FunctionDraws
 from bayesnet.surrogates import Surrogate
 from bayesnet.surrogates.checks import check_likelihood, check_method
+from bayesnet.surrogates.tensors import as_tensor
 
 # Small chains for a loop: two of 128 draws, trajectories cut at 128 steps.
 LOOP_HMC = HMC(chains=2, warmup=300, draws=128, max_steps=128)
@@ -181,8 +181,8 @@ class LoopState:
         # The noise is relative to the spread without outliers, as kept from trial to trial.
         scaling = replace(Scaling.from_bounds(self.bounds, loc, spread, spread), names=names)
         cold = self.model is None or moved or len(clipped) >= GROWTH * self.tuned_at
-        train_X, train_Y = torch.as_tensor(x_matrix), torch.as_tensor(clipped).unsqueeze(1)
-        train_Yvar = None if variance is None else torch.as_tensor(variance)
+        train_X, train_Y = as_tensor(x_matrix), as_tensor(clipped).unsqueeze(1)
+        train_Yvar = None if variance is None else as_tensor(variance)
         likelihood = loop_likelihood(
             settings.likelihood,
             settings.surrogate,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import time
 import warnings
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import distribution_to_json
 from optuna.samplers import BaseSampler
@@ -105,4 +105,4 @@ def open_storage(storage: Any) -> Any:
             if not left or not isinstance(error, DBAPIError):
                 reason = str(error.__cause__ or error).splitlines()[0]
                 raise InputError(f"The storage {storage!r} cannot be used: {reason}") from error
-            time.sleep(random.uniform(0.1, 0.5))
+            time.sleep(np.random.default_rng().uniform(0.1, 0.5))

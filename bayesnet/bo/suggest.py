@@ -17,6 +17,8 @@ from bayesnet.bo.acquisition import Problem, acquisition_function, check_acquisi
 from bayesnet.bo.belief import check_belief
 from bayesnet.bo.optimise import DiscreteSpace, Search, maximise, score
 from bayesnet.bo.state import LoopSettings, LoopState, check_bounds
+from bayesnet.surrogates.scope import torch_scope
+from bayesnet.surrogates.tensors import as_tensor
 
 # Tried points of highest posterior mean, near which the search begins as well.
 PROMISING = 5
@@ -58,7 +60,8 @@ def suggest(
             `bn.GaussianLikelihood()`.
         beta: of "ucb".
         num_restarts, raw_samples: how hard the acquisition function is searched.
-        seed: the same seed gives the same points.
+        seed: the same seed gives the same points, whatever was drawn from torch's or NumPy's own
+            generators before; they are left as they were.
         X_baseline: n x d points tried so far, for a model that does not hold them.
         belief: log density of the place of the optimum in user units, such as
             `bn.bo.NormalBelief(centre, std)`: improvement is multiplied by it to the power
@@ -81,21 +84,22 @@ def suggest(
             f"and {raw_samples}."
         )
     known = _known_names(model_or_data, bounds, X_baseline, X_pending)
-    problem, box = _problem(
-        model_or_data,
-        bounds,
-        maximize,
-        LoopSettings(surrogate, prior, likelihood=likelihood, maximize=maximize),
-        X_baseline,
-        known,
-        beta=beta,
-        seed=seed,
-    )
-    problem = _believing(problem, belief, belief_strength)
-    if X_pending is not None and len(X_pending):
-        problem = problem.after(_points(X_pending, "X_pending", box.shape[1], known))
-    points = propose(problem, acquisition, box, q, Search(num_restarts, raw_samples))
-    return points if _is_torch(model_or_data) else points.numpy()
+    with torch_scope(seed, _device(model_or_data)):
+        problem, box = _problem(
+            model_or_data,
+            bounds,
+            maximize,
+            LoopSettings(surrogate, prior, likelihood=likelihood, maximize=maximize),
+            X_baseline,
+            known,
+            beta=beta,
+            seed=seed,
+        )
+        problem = _believing(problem, belief, belief_strength)
+        if X_pending is not None and len(X_pending):
+            problem = problem.after(_points(X_pending, "X_pending", box, known))
+        points = propose(problem, acquisition, box, q, Search(num_restarts, raw_samples))
+    return _as_given(points, model_or_data)
 
 
 def suggest_from_pool(
@@ -127,40 +131,36 @@ def suggest_from_pool(
     """
     check_acquisition(acquisition)
     known = _known_names(model_or_data, bounds, X_baseline, candidates)
-    designs = torch.as_tensor(as_matrix(candidates, "candidates", known=known))
+    designs = as_matrix(candidates, "candidates", known=known)
     if not 1 <= q <= len(designs):
         raise InputError(f"q must lie between 1 and the {len(designs)} candidates, got {q}.")
     if bounds is None and isinstance(model_or_data, (tuple, list)):
-        everything = np.concatenate(
-            [designs.numpy(), as_matrix(model_or_data[0], "X", known=known)]
-        )
+        everything = np.concatenate([designs, as_matrix(model_or_data[0], "X", known=known)])
         low, high = everything.min(axis=0), everything.max(axis=0)
         bounds = np.stack([low, np.where(high > low, high, low + 1.0)])
     elif bounds is None and isinstance(model_or_data, Model):
         bounds = np.stack([np.zeros(designs.shape[1]), np.ones(designs.shape[1])])  # unused
-    problem, _ = _problem(
-        model_or_data,
-        bounds,
-        maximize,
-        LoopSettings(surrogate, prior, likelihood=likelihood, maximize=maximize),
-        X_baseline,
-        known,
-        beta=beta,
-        seed=seed,
-    )
-    if designs.shape[1] != problem.tried.shape[1]:
-        raise InputError(
-            f"candidates have {designs.shape[1]} columns, the points tried so far {problem.tried.shape[1]}."
+    with torch_scope(seed, _device(model_or_data)):
+        problem, _ = _problem(
+            model_or_data,
+            bounds,
+            maximize,
+            LoopSettings(surrogate, prior, likelihood=likelihood, maximize=maximize),
+            X_baseline,
+            known,
+            beta=beta,
+            seed=seed,
         )
-    problem = _believing(problem, belief, belief_strength)
-    if X_pending is not None and len(X_pending):
-        problem = problem.after(_points(X_pending, "X_pending", designs.shape[1], known))
-    chosen: list[int] = []
-    for _ in range(q):
-        values = score(acquisition_function(acquisition, problem), designs)
-        values[chosen] = -torch.inf
-        chosen.append(int(values.argmax()))
-        problem = problem.after(designs[chosen[-1:]])
+        pool = _points(candidates, "candidates", problem.tried, known)
+        problem = _believing(problem, belief, belief_strength)
+        if X_pending is not None and len(X_pending):
+            problem = problem.after(_points(X_pending, "X_pending", pool, known))
+        chosen: list[int] = []
+        for _ in range(q):
+            values = score(acquisition_function(acquisition, problem), pool)
+            values[chosen] = -torch.inf
+            chosen.append(int(values.argmax()))
+            problem = problem.after(pool[chosen[-1:]])
     return np.array(chosen)
 
 
@@ -240,24 +240,19 @@ def _problem(
             "suggest takes data (X, y) or (X, y, y_var), a LoopState, or a BoTorch model, got "
             f"{type(model_or_data).__name__}."
         )
-    if X_baseline is None:
-        tried = _training_inputs(model)
+    # Points are of the kind that the model was made of.
+    kind = _example(model)
+    limits = as_tensor(box, kind)
+    if X_baseline is not None:
+        tried = _points(X_baseline, "X_baseline", limits, known)
+    elif (held := _training_inputs(model)) is not None:
+        tried = held.detach()
     else:
-        tried = _points(X_baseline, "X_baseline", box.shape[1], known)
-    return Problem(model, tried, None, maximize, beta, seed), torch.as_tensor(box)
-
-
-def _training_inputs(model: Any) -> Tensor:
-    """The untransformed training inputs that BoTorch models hold, n x d."""
-    inputs = getattr(model, "_original_train_inputs", None)
-    if inputs is None and getattr(model, "train_inputs", None):
-        inputs = model.train_inputs[0]
-    if inputs is None:
         raise InputError(
             f"{type(model).__name__} does not hold its training inputs: pass X_baseline, the "
             "points tried so far."
         )
-    return inputs.detach().to(torch.double)
+    return Problem(model, tried, None, maximize, beta, seed), limits
 
 
 def _known_names(model_or_data: Any, *tables: Any) -> Names | None:
@@ -270,14 +265,39 @@ def _known_names(model_or_data: Any, *tables: Any) -> Names | None:
     return next((n for n in (names_at_fit(t, "X") for t in tables) if n is not None), None)
 
 
-def _points(X: Any, name: str, columns: int, known: Names | None) -> Tensor:
-    matrix = as_matrix(X, name, known=known)
+def _training_inputs(model: Any) -> Tensor | None:
+    """The untransformed training inputs that BoTorch models hold, n x d; None of one that holds none."""
+    inputs = getattr(model, "_original_train_inputs", None)
+    if inputs is None and getattr(model, "train_inputs", None):
+        inputs = model.train_inputs[0]
+    return inputs
+
+
+def _example(model: Model) -> Tensor | None:
+    """A tensor on the device and in the dtype of a model's own, or None if it has none."""
+    inputs = _training_inputs(model)
+    return inputs if inputs is not None else next(model.parameters(), None)
+
+
+def _device(model_or_data: Any) -> Any:
+    """The device of a model; the CPU for what is fitted here."""
+    found = _example(model_or_data) if isinstance(model_or_data, Model) else None
+    return "cpu" if found is None else found.device
+
+
+def _points(X: Any, name: str, like: Tensor, known: Names | None) -> Tensor:
+    """A matrix of the user as points that go with those of `like` (..., d)."""
+    matrix, columns = as_matrix(X, name, known=known), like.shape[-1]
     if matrix.shape[1] != columns:
-        raise InputError(f"{name} has {matrix.shape[1]} columns, the bounds are for {columns}.")
-    return torch.as_tensor(matrix)
+        raise InputError(
+            f"{name}: got {matrix.shape[1]} columns, the bounds or points tried have {columns}."
+        )
+    return as_tensor(matrix, like)
 
 
-def _is_torch(model_or_data: Any) -> bool:
-    if isinstance(model_or_data, (tuple, list)):
-        return isinstance(model_or_data[0], Tensor)
-    return isinstance(model_or_data, Model)
+def _as_given(points: Tensor, model_or_data: Any) -> Any:
+    """Tensors where the model or the table is of torch (as those of the table are), else an array."""
+    table = model_or_data[0] if isinstance(model_or_data, (tuple, list)) else None
+    if isinstance(table, Tensor):
+        return points.to(table.device, table.dtype if table.is_floating_point() else None)
+    return points if isinstance(model_or_data, Model) else points.cpu().numpy()

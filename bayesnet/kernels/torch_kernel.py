@@ -42,7 +42,7 @@ class InfiniteNetworkKernel(Kernel):
         super().__init__()
         self.source = kernel
         for name in ("weight", "bias"):
-            value = torch.as_tensor(np.atleast_1d(kernel.hyper[name]), dtype=torch.float64)
+            value = torch.from_numpy(np.array(kernel.hyper[name], np.float64, ndmin=1))
             if bool((value > 0).all()):
                 raw, constraint = f"raw_{name}_variance", Positive()
                 self.register_parameter(
@@ -114,7 +114,7 @@ class _ByJax(torch.autograd.Function):
         with jax.enable_x64(True):
             values = np.asarray(_value(bare, diag, *_arrays(args, shapes)))
         values = values[:rows] if diag else values[:rows, :columns]
-        return torch.as_tensor(values.copy()).to(args[2])
+        return torch.from_numpy(values.copy()).to(args[2])
 
     @staticmethod
     @once_differentiable
@@ -131,7 +131,7 @@ class _ByJax(torch.autograd.Function):
             slopes = [np.asarray(s) for s in slopes]
         slopes[2], slopes[3] = slopes[2][:rows], slopes[3][:columns]
         back = [
-            torch.as_tensor(s.copy()).reshape(a.shape).to(a)
+            torch.from_numpy(s.copy()).reshape(a.shape).to(a)
             for s, a in zip(slopes, args, strict=True)
         ]
         return (None, None, None, *back)

@@ -207,8 +207,8 @@ class FromGPyTorch:
         # On a copy: `.double()` would convert the user's own kernel in place.
         kernel = copy.deepcopy(self.kernel).double()
         with torch.no_grad():
-            a = torch.as_tensor(np.array(x1, np.float64))
-            b = torch.as_tensor(np.array(x2, np.float64))
+            a = torch.from_numpy(np.array(x1, np.float64))
+            b = torch.from_numpy(np.array(x2, np.float64))
             return kernel(a, b).to_dense().numpy()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.utils.transforms import t_batch_mode_transform
 from torch import Tensor
@@ -12,6 +11,8 @@ from torch import Tensor
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.surrogates.bar_law import BarLaw
 from bayesnet.surrogates.bar_posterior import BarPosterior
+from bayesnet.surrogates.scope import lasting
+from bayesnet.surrogates.tensors import as_tensor
 
 # Below this, logarithms of improvements are flat.
 TINY = 1e-300
@@ -22,6 +23,7 @@ class _Improvement(AcquisitionFunction):
 
     best_f: Tensor
 
+    @lasting
     def __init__(
         self,
         model: Any,
@@ -33,7 +35,7 @@ class _Improvement(AcquisitionFunction):
         super().__init__(model=model)
         if model.num_outputs != 1:
             raise InputError(f"The model has {model.num_outputs} outcomes; one is optimized.")
-        self.register_buffer("best_f", torch.as_tensor(best_f, dtype=torch.float64))
+        self.register_buffer("best_f", as_tensor(best_f).double())
         self.maximize, self.log, self.noisy = maximize, log, noisy
 
     @t_batch_mode_transform(expected_q=1)  # type: ignore[arg-type]

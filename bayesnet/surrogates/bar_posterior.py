@@ -17,6 +17,7 @@ from bayesnet.pfn.prediction import MOST_JOINT
 from bayesnet.surrogates.bar_law import BarLaw
 from bayesnet.surrogates.outcomes import OutcomeMap
 from bayesnet.surrogates.sobol_sampler import SobolSampler
+from bayesnet.surrogates.tensors import as_tensor, normals
 
 # What is left to every point when the others are known: correlations of a PFN need not fit together.
 SLACK = 1e-4
@@ -105,7 +106,7 @@ class BarPosterior(Posterior):
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         law, outcome = self.law, self.outcome
-        extra = torch.zeros(()) if self.noise_var is None else self.noise_var
+        extra: Any = 0.0 if self.noise_var is None else self.noise_var
         plain = OutcomeMap(outcome.untransform, outcome.inputs, outcome.outputs)
         if outcome.affine:
             mean, variance = plain.noise_moments(law.mean, law.variance + extra)
@@ -127,7 +128,7 @@ class BarPosterior(Posterior):
                 f"Moments under {type(outcome.transform).__name__}: only ScalarizedPosteriorTransform is "
                 "known. Use samples."
             )
-        weights = torch.as_tensor(outcome.transform.weights).to(variance)
+        weights = as_tensor(outcome.transform.weights, variance)
         combined = outcome.transform.evaluate(mean.to(weights), X=outcome.inputs).unsqueeze(-1)
         total = (variance @ weights.square()).unsqueeze(-1)
         return combined.to(self.dtype), total.to(self.dtype)
@@ -145,7 +146,7 @@ class BarPosterior(Posterior):
     def rsample(self, sample_shape: torch.Size | None = None) -> Tensor:
         """Samples `sample_shape x batch x q x m`, from torch's generator."""
         shape = torch.Size([1]) if sample_shape is None else torch.Size(sample_shape)
-        base = torch.randn(*shape, *self.batch_shape, *self.base_sample_shape, dtype=torch.float64)
+        base = normals((*shape, *self.batch_shape, *self.base_sample_shape))
         return self.rsample_from_base_samples(shape, base)
 
     def rsample_from_base_samples(
@@ -174,7 +175,7 @@ class BarPosterior(Posterior):
         Outcome transforms are taken as increasing. Raises `InputError` for levels outside (0, 1) and
         `UnsupportedError` with given noise or a posterior transform.
         """
-        levels = torch.as_tensor(value).to(self.law.logits)
+        levels = as_tensor(value, self.law.logits)
         if not bool(((levels > 0) & (levels < 1)).all()):
             raise InputError(f"Quantile levels must lie strictly between 0 and 1, got {value}.")
         if self.noise_var is not None or self.outcome.transform is not None:

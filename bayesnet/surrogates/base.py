@@ -13,6 +13,7 @@ from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.data import Scaling
 from bayesnet.likelihoods import resolve_likelihood
 from bayesnet.surrogates.checks import check_likelihood, check_method
+from bayesnet.surrogates.scope import lasting
 from bayesnet.surrogates.tables import choose_scaling, transformed
 
 
@@ -79,6 +80,16 @@ class TableModel(Model):
     def _set_targets(self, Y: Tensor) -> None:
         """Targets batch x n x m as BoTorch keeps them: batch x n, or batch x m x n."""
         self.train_targets = Y.squeeze(-1) if Y.shape[-1] == 1 else Y.mT
+
+    @lasting
+    def eval(self) -> Self:
+        """See BoTorch: the training inputs that are kept are transformed ones."""
+        return super().eval()
+
+    @lasting
+    def train(self, mode: bool = True) -> Self:
+        """See BoTorch: the training inputs that are kept are those given."""
+        return super().train(mode)
 
     def set_train_data(self, inputs: Any = None, targets: Any = None, strict: bool = False) -> None:
         """Swap the stored training tensors (BoTorch does so in `eval` and `train`); no refit."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from bayesnet.posterior.process import ProcessPosterior
 from bayesnet.posterior.process_table import base_of, table_noise
 from bayesnet.surrogates.kernel_bridge import KernelBridge
+from bayesnet.surrogates.tensors import as_tensor
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -80,15 +81,15 @@ class Conditional:
             posterior.priors, posterior.noise_std, posterior.solutions, strict=True
         ):
             bridge = KernelBridge(base_of(prior))
-            x = torch.tensor(posterior.x)
+            x = as_tensor(posterior.x)
             noise, y = table_noise(std, posterior.y, posterior.y_var, posterior.weight)
-            residual = torch.tensor(y) - bridge.mean(x)
-            d = torch.tensor(noise)
+            residual = as_tensor(y) - bridge.mean(x)
+            d = as_tensor(noise)
             columns = d.mT if not bool((d == d[:, :1]).all()) else d[:, :1].mT  # (m or 1, n)
             matrix = bridge(x, x)
             law, outside = solution.scale.law, solution.scale.noise == "outside"
             outside = outside and law is not None
-            u = torch.as_tensor(solution.u.copy())
+            u = as_tensor(solution.u)
             gain = u.exp()[:, 0] if outside and u.shape[1] == 1 else None
             if outside and gain is None:
                 # One scale an output: one factor an output and node.
@@ -103,7 +104,7 @@ class Conditional:
             df = None if solution.df is None else float(solution.df[0])
             rate = None
             if df is not None:
-                rate = torch.as_tensor(solution.u[0]).exp() * df / 2.0
+                rate = as_tensor(solution.u[0]).exp() * df / 2.0
             out.append(
                 Conditional(
                     bridge,
@@ -112,7 +113,7 @@ class Conditional:
                     root,
                     solved,
                     u,
-                    torch.as_tensor(solution.log_weight.copy()),
+                    as_tensor(solution.log_weight),
                     law,
                     outside,
                     df,

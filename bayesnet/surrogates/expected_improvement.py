@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.utils.transforms import t_batch_mode_transform
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.surrogates.mixture_posterior import ScaleMixturePosterior
+from bayesnet.surrogates.scope import lasting
+from bayesnet.surrogates.tensors import as_tensor
 
 
 class StudentTExpectedImprovement(AcquisitionFunction):
@@ -34,11 +35,12 @@ class StudentTExpectedImprovement(AcquisitionFunction):
             own), nu <= 1 (the expectation is infinite), or an outcome transform that is curved.
     """
 
+    @lasting
     def __init__(self, model: Any, best_f: float | Tensor, maximize: bool = True) -> None:
         super().__init__(model=model)
         if model.num_outputs != 1:
             raise InputError(f"The model has {model.num_outputs} outcomes; one is optimized.")
-        self.register_buffer("best_f", torch.as_tensor(best_f, dtype=torch.float64))
+        self.register_buffer("best_f", as_tensor(best_f).double())
         self.maximize = maximize
 
     @t_batch_mode_transform(expected_q=1)  # type: ignore[arg-type]
@@ -62,7 +64,7 @@ class StudentTExpectedImprovement(AcquisitionFunction):
         # Relative to the others, so that the units of y do not matter.
         least = (1e-18 * variance.detach().mean()).clamp_min(1e-290)
         scale = variance.clamp_min(float(least)).sqrt()
-        gap = mean - torch.as_tensor(self.best_f).to(mean)
+        gap = mean - as_tensor(self.best_f, mean)
         if not self.maximize:
             gap = -gap
         z = gap / scale
@@ -88,7 +90,7 @@ class _Distribution(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, df: float) -> Tensor:
         ctx.save_for_backward(z)
         ctx.df = df
-        return torch.as_tensor(np.asarray(stdtr(df, z.detach().cpu().numpy()))).to(z)
+        return as_tensor(stdtr(df, z.detach().cpu().numpy()), z)
 
     @staticmethod
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor, None]:

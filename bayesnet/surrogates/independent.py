@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.surrogates.process import ProcessSurrogate
+from bayesnet.surrogates.scope import lasting
 
 
 class IndependentSurrogate(ModelList):
@@ -25,6 +26,7 @@ class IndependentSurrogate(ModelList):
     """
 
     @staticmethod
+    @lasting
     def of(train_X: Tensor, train_Y: Tensor, **settings: Any) -> IndependentSurrogate:
         """One model for each column of train_Y; `settings` as of `ProcessSurrogate`.
 
@@ -78,6 +80,7 @@ class IndependentSurrogate(ModelList):
         )
         return found if posterior_transform is None else posterior_transform(posterior=found, X=X)
 
+    @lasting
     def condition_on_observations(
         self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
     ) -> IndependentSurrogate:

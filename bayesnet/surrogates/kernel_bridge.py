@@ -16,6 +16,7 @@ from bayesnet._types import Array, PyTree
 from bayesnet.data import bucket_size
 from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.means import ConstantMean, LinearMean, SumMean, mean_object
+from bayesnet.surrogates.tensors import as_tensor
 
 # Shapes to which batches and points are padded, so that few programs are compiled.
 SIZES = (1, 4, 16, 64, 256, 1024)
@@ -59,9 +60,9 @@ class KernelBridge:
 
 def _mean(mean: Any, x: Tensor) -> Tensor:
     if isinstance(mean, ConstantMean):
-        return torch.full(x.shape[:-1], mean.value, dtype=x.dtype)
+        return x.new_full(x.shape[:-1], mean.value)
     if isinstance(mean, LinearMean):
-        slope = torch.as_tensor(np.broadcast_to(mean.slope, (x.shape[-1],)).copy()).to(x)
+        slope = as_tensor(np.broadcast_to(mean.slope, (x.shape[-1],)), x)
         return x @ slope + float(mean.intercept)
     if isinstance(mean, SumMean):
         return _mean(mean.left, x) + _mean(mean.right, x)
@@ -117,7 +118,7 @@ def _size(n: int) -> int:
 
 
 def _tensor(array: Array) -> Tensor:
-    return torch.as_tensor(np.array(array, np.float64))
+    return as_tensor(np.array(array, np.float64))
 
 
 @partial(jax.jit, static_argnums=0)

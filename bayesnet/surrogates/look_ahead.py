@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bayesnet.surrogates.bar_law import BarLaw
 from bayesnet.surrogates.pfn_bridge import PFNBridge
+from bayesnet.surrogates.tensors import as_tensor
 
 # Correlations are kept this far below 1.
 MOST = 0.9999
@@ -55,7 +57,7 @@ def correlations(
         once, each = change[:, : len(fixed)], change[:, len(fixed) :]
         once = once.unsqueeze(1).expand(-1, b, -1, -1)
         each = each.reshape(len(fixed), b, len(other), -1)
-        back = torch.argsort(torch.tensor(fixed + other))
+        back = np.argsort(fixed + other).tolist()
         for k, i in enumerate(fixed):
             parts[i] = torch.cat([once[k], each[k]], dim=1)[:, back]
     if free:
@@ -75,7 +77,7 @@ def correlations(
     found = covariance / (sd[:, :-1].unsqueeze(2) * sd.unsqueeze(1))
     found = found.clamp(-MOST, MOST).permute(0, 3, 2, 1)  # (b, m, j, i)
     lower = torch.tril(torch.cat([found, found.new_zeros(*found.shape[:-1], 1)], dim=-1), -1)
-    return lower + torch.eye(q).to(lower)
+    return lower + torch.eye(q, dtype=lower.dtype, device=lower.device)
 
 
 def _shared(bridge: PFNBridge, x: Tensor, i: int) -> bool:
@@ -85,7 +87,7 @@ def _shared(bridge: PFNBridge, x: Tensor, i: int) -> bool:
         return False
     if not x.requires_grad:
         return True
-    table = torch.tensor(bridge.x).to(point)
+    table = as_tensor(bridge.x, point)
     return bool(((table - point).abs() < 1e-6).all(dim=-1).any())
 
 

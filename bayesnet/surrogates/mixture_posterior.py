@@ -18,6 +18,7 @@ from bayesnet._errors import UnsupportedError
 from bayesnet.surrogates.conditional import Nodes
 from bayesnet.surrogates.outcomes import OutcomeMap
 from bayesnet.surrogates.sobol_sampler import SobolSampler
+from bayesnet.surrogates.tensors import as_tensor, normals
 
 # Draws behind base samples are kept off probability 0 and 1.
 EDGE = 1e-12
@@ -110,7 +111,7 @@ class ScaleMixturePosterior(Posterior):
         level = cov.detach().diagonal(dim1=-1, dim2=-2).mean(-1, keepdim=True).clamp_min(1e-300)
         # At a level of 1: what is added where it fails is in no units.
         unit = cov / level.unsqueeze(-1)
-        unit = unit + LIFT * torch.eye(unit.shape[-1]).to(unit)
+        unit = unit + LIFT * torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
         return psd_safe_cholesky(unit) * level.sqrt().unsqueeze(-1)
 
     @property
@@ -157,7 +158,7 @@ class ScaleMixturePosterior(Posterior):
         """Samples `sample_shape x batch x q x m`, from torch's generator."""
         shape = torch.Size([1]) if sample_shape is None else torch.Size(sample_shape)
         batch = self.batch_shape
-        base = torch.randn(*shape, *batch, *self.base_sample_shape, dtype=torch.float64)
+        base = normals((*shape, *batch, *self.base_sample_shape))
         return self.rsample_from_base_samples(shape, base)
 
     def rsample_from_base_samples(
@@ -179,7 +180,7 @@ class ScaleMixturePosterior(Posterior):
         stretch: Any = 1.0
         if self.nodes.df is not None:
             chi = chdtri(self.nodes.df, by_chi.detach().cpu().numpy())
-            stretch = (self.nodes.df / torch.as_tensor(np.asarray(chi)).to(level)).sqrt()
+            stretch = (self.nodes.df / as_tensor(chi, level)).sqrt()
             stretch = stretch.unsqueeze(-2)
         moved = z.to(self.dtype).mT.unsqueeze(-1)  # (.., m, q, 1)
         for k in torch.unique(index).tolist():

@@ -35,7 +35,9 @@ from bayesnet.surrogates.outcomes import OutcomeMap
 from bayesnet.surrogates.pfn_model import PFNSurrogate
 from bayesnet.surrogates.posterior import DrawsPosterior
 from bayesnet.surrogates.process import ProcessSurrogate
+from bayesnet.surrogates.scope import lasting
 from bayesnet.surrogates.tables import evenly
+from bayesnet.surrogates.tensors import as_tensor
 
 
 @cache
@@ -99,6 +101,7 @@ class Surrogate(TableModel):
             return ProcessSurrogate(**given)
         return super().__new__(cls)
 
+    @lasting
     def __init__(
         self,
         train_X: Tensor,
@@ -151,6 +154,7 @@ class Surrogate(TableModel):
         self.eval()
 
     @classmethod
+    @lasting
     def from_posterior(
         cls,
         posterior: FunctionDraws,
@@ -177,11 +181,11 @@ class Surrogate(TableModel):
         Model.__init__(self)
         scaling = posterior.data.scaling
         x = posterior.data.x * scaling.x_scale + scaling.x_loc
-        tables = (torch.as_tensor(x), torch.as_tensor(scaling.y_out(posterior.data.y)))
+        tables = (as_tensor(x), as_tensor(scaling.y_out(posterior.data.y)))
         variance = None
         if posterior.data.rows.y_var is not None:
             rows = np.asarray(posterior.data.rows.y_var)[: posterior.data.num_rows]
-            variance = torch.as_tensor(rows * scaling.y_scale**2)
+            variance = as_tensor(rows * scaling.y_scale**2)
         check_settings(dtype, max_draws)
         self._attach(
             posterior,
@@ -232,10 +236,10 @@ class Surrogate(TableModel):
         """Function draws s x batch x q x m at transformed X, in transformed outcomes."""
         scaling = self.fitted.data.scaling
         batch, d = X.shape[:-1], X.shape[-1]
-        loc, scale = torch.as_tensor(scaling.x_loc).to(X), torch.as_tensor(scaling.x_scale).to(X)
+        loc, scale = as_tensor(scaling.x_loc, X), as_tensor(scaling.x_scale, X)
         # A second head of the network (noise levels) comes after the outcomes.
         f = self._bridge((X.reshape(-1, d) - loc) / scale)[..., : self.fitted.data.out_dim]
-        f = f * torch.as_tensor(scaling.y_scale).to(f) + torch.as_tensor(scaling.y_loc).to(f)
+        f = f * as_tensor(scaling.y_scale, f) + as_tensor(scaling.y_loc, f)
         return f.reshape(f.shape[0], *batch, f.shape[-1])
 
     def posterior(
@@ -285,6 +289,7 @@ class Surrogate(TableModel):
         new._keep_draws(self._latents[list(index)], self._noise_latents[list(index)])
         return new
 
+    @lasting
     def condition_on_observations(
         self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
     ) -> Surrogate:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.likelihoods import GaussianLikelihood
+from bayesnet.surrogates.tensors import as_tensor
 
 
 def fitted_noise(fitted: Any, noise_latents: np.ndarray, draws: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def fitted_noise(fitted: Any, noise_latents: np.ndarray, draws: Tensor) -> Tenso
     s, m = draws.shape[0], draws.shape[-1]
     variance = fitted.bound.conditional(noise_latents, np.zeros((s, 1, m)), None).variance
     variance = np.ascontiguousarray(variance * fitted.data.scaling.y_scale**2)
-    return torch.as_tensor(variance).to(draws).reshape(s, *(1,) * (draws.dim() - 2), m)
+    return as_tensor(variance, draws).reshape(s, *(1,) * (draws.dim() - 2), m)
 
 
 def given_noise(noise: Tensor, draws: Tensor, outputs: tuple[int, ...] | None) -> Tensor:
@@ -48,7 +48,7 @@ def given_noise(noise: Tensor, draws: Tensor, outputs: tuple[int, ...] | None) -
         raise InputError("observation_noise holds variances, which must not be negative or NaN.")
     noise, m = noise.to(draws), draws.shape[-1]
     if outputs is not None and noise.dim() and noise.shape[-1] == len(outputs) != m:
-        full = torch.zeros(*noise.shape[:-1], m).to(noise)
+        full = noise.new_zeros(*noise.shape[:-1], m)
         full[..., list(outputs)] = noise
         noise = full
     try:

@@ -15,6 +15,7 @@ from botorch.acquisition.objective import (
 from torch import Tensor
 
 from bayesnet._errors import UnsupportedError
+from bayesnet.surrogates.tensors import as_tensor
 
 # Gauss-Hermite nodes for the moments of noise behind a curved outcome transform (log, power).
 NODES = 20
@@ -65,7 +66,7 @@ class OutcomeMap:
         if self.transform is None:
             return mean, spread
         if isinstance(self.transform, ScalarizedPosteriorTransform):
-            squared = torch.as_tensor(self.transform.weights).to(spread) ** 2
+            squared = as_tensor(self.transform.weights, spread) ** 2
             return self._posterior_transform(mean), (spread @ squared).unsqueeze(-1)
         if isinstance(self.transform, ExpectationPosteriorTransform):
             n_w, m = self.transform.n_w, spread.shape[-1]
@@ -89,7 +90,7 @@ class OutcomeMap:
         weights = weights / weights.sum()
         std = variance.sqrt()
         at_nodes = torch.stack([self.outcomes(y + std * float(t)) for t in nodes])
-        w = torch.as_tensor(weights).to(at_nodes).reshape(-1, *(1,) * y.dim())
+        w = as_tensor(weights, at_nodes).reshape(-1, *(1,) * y.dim())
         mean = (w * at_nodes).sum(dim=0)
         return mean, (w * (at_nodes - mean) ** 2).sum(dim=0)
 

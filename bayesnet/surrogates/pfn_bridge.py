@@ -32,6 +32,7 @@ from bayesnet.surrogates.pfn_programs import (
     decode_many,
     decode_many_back,
 )
+from bayesnet.surrogates.tensors import as_tensor
 
 # How many tables one call of a program takes.
 TABLES = (8, 64)
@@ -300,4 +301,4 @@ def fill(a: np.ndarray, size: int, *, axis: int = 0, zero: bool = False) -> np.n
 def joined(blocks: list[list[np.ndarray]], like: Tensor) -> tuple[Tensor, ...]:
     """Blocks put end to end, as tensors on the device of `like`, in its dtype."""
     parts = (np.concatenate(p) for p in zip(*blocks, strict=True))
-    return tuple(torch.as_tensor(np.array(p)).to(like) for p in parts)
+    return tuple(as_tensor(p, like) for p in parts)

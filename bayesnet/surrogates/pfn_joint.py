@@ -49,7 +49,7 @@ def process_correlations(
     sd = variance.sqrt()
     found = covariance / (sd.unsqueeze(-1) * sd.unsqueeze(-2))
     lower = torch.tril(found.clamp(-MOST, MOST), -1)
-    return lower + torch.eye(q).to(lower)
+    return lower + torch.eye(q, dtype=lower.dtype, device=lower.device)
 
 
 class _Covariance(torch.autograd.Function):

@@ -25,6 +25,8 @@ from bayesnet.surrogates.noise import given_noise
 from bayesnet.surrogates.outcomes import OutcomeMap
 from bayesnet.surrogates.pfn_bridge import PFNBridge
 from bayesnet.surrogates.pfn_joint import process_correlations
+from bayesnet.surrogates.scope import lasting
+from bayesnet.surrogates.tensors import as_tensor
 
 
 class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
@@ -43,6 +45,7 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         UnsupportedError: `train_Yvar`, or a prior or likelihood of one's own.
     """
 
+    @lasting
     def __init__(
         self,
         train_X: Tensor,
@@ -89,6 +92,7 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         self.eval()
 
     @classmethod
+    @lasting
     def from_posterior(
         cls, posterior: PFNPosterior, *, dtype: torch.dtype = torch.float64, device: Any = "auto"
     ) -> Self:
@@ -105,8 +109,8 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         check_settings(dtype, None)
         self._attach(posterior, dtype, device)
         scaling, data = posterior.data.scaling, posterior.data
-        x = torch.as_tensor(data.x * scaling.x_scale + scaling.x_loc)
-        self._set_tables(x, torch.as_tensor(scaling.y_out(data.y)))
+        x = as_tensor(data.x * scaling.x_scale + scaling.x_loc)
+        self._set_tables(x, as_tensor(scaling.y_out(data.y)))
         return self.eval()
 
     def _attach(self, fitted: PFNPosterior, dtype: torch.dtype, device: Any) -> None:
@@ -186,7 +190,7 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
 
         law = law_y if noisy else law_f
         scaling = self.fitted.data.scaling
-        loc, scale = (torch.as_tensor(a).to(law.logits) for a in (scaling.y_loc, scaling.y_scale))
+        loc, scale = (as_tensor(a, law.logits) for a in (scaling.y_loc, scaling.y_scale))
         law = replace(law, logits=law.logits.reshape(*batch, *law.logits.shape[1:]))
         law = law.affine(loc, scale)
         variance = None
@@ -201,7 +205,7 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         """Laws in scaled coordinates, the same bars for all outputs."""
         m = logits.shape[-2]
         edges, tails = (
-            torch.as_tensor(np.array(a, np.float64)).to(logits).expand(m, -1)
+            as_tensor(a, logits).expand(m, -1)
             for a in (self.fitted.pfn.bars.edges, self.fitted.pfn.bars.tails)
         )
         return BarLaw(logits, edges, tails)
@@ -216,8 +220,9 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
     def _scaled(self, inputs: Tensor) -> Tensor:
         scaling = self.fitted.data.scaling
         x = inputs.to(torch.float64)
-        return (x - torch.as_tensor(scaling.x_loc).to(x)) / torch.as_tensor(scaling.x_scale).to(x)
+        return (x - as_tensor(scaling.x_loc, x)) / as_tensor(scaling.x_scale, x)
 
+    @lasting
     def condition_on_observations(
         self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
     ) -> PFNSurrogate:
@@ -241,7 +246,7 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
             )
         scaling = self.fitted.data.scaling
         x, y = self._scaled(inputs), targets.double()
-        loc, size = (torch.as_tensor(a).to(y) for a in (scaling.y_loc, scaling.y_scale))
+        loc, size = (as_tensor(a, y) for a in (scaling.y_loc, scaling.y_scale))
         y = (y - loc) / size
         new = self._shallow_copy()
         new._batch = torch.broadcast_shapes(self._batch, X.shape[:-2], Y.shape[:-2])

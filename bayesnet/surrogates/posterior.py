@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet.surrogates.outcomes import OutcomeMap
+from bayesnet.surrogates.tensors import as_tensor, normals, permutation
 
 
 def choose_draws(sample_shape: torch.Size, num_draws: int, generator: torch.Generator) -> Tensor:
@@ -20,10 +21,8 @@ def choose_draws(sample_shape: torch.Size, num_draws: int, generator: torch.Gene
     """
     n = sample_shape.numel()
     rounds = -(-n // num_draws)
-    order = [torch.randperm(num_draws, generator=generator) for _ in range(rounds)]
-    return (torch.cat(order) if order else torch.zeros(0, dtype=torch.long))[:n].reshape(
-        sample_shape
-    )
+    order = [permutation(num_draws, generator) for _ in range(max(rounds, 1))]
+    return torch.cat(order)[:n].reshape(sample_shape)
 
 
 class DrawsPosterior(Posterior):
@@ -111,13 +110,11 @@ class DrawsPosterior(Posterior):
         `sample_shape` None means (1,), as in BoTorch's own posteriors.
         """
         shape = torch.Size([1]) if sample_shape is None else torch.Size(sample_shape)
-        generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,))))
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), device="cpu")))
         index = choose_draws(shape, self.num_draws, generator)
         noise = None
         if self.noisy:
-            noise = torch.randn(
-                (*shape, *self._draws.shape[1:]), generator=generator, dtype=torch.float64
-            )
+            noise = normals((*shape, *self._draws.shape[1:]), generator)
         return self.rsample_from_base_samples(shape, index, noise_samples=noise)
 
     def rsample_from_base_samples(
@@ -192,7 +189,7 @@ class DrawsPosterior(Posterior):
 
         Raises `InputError` for levels outside (0, 1).
         """
-        levels = torch.as_tensor(value).to(self._draws)
+        levels = as_tensor(value, self._draws)
         if not bool(((levels > 0) & (levels < 1)).all()):
             raise InputError(f"Quantile levels must lie strictly between 0 and 1, got {value}.")
         if not self.noisy:
@@ -207,7 +204,7 @@ class DrawsPosterior(Posterior):
         With noise the exact mixture density; without, where the law is a set of draws, a
         Gaussian kernel estimate (Silverman's bandwidth).
         """
-        points = torch.as_tensor(value).to(self._draws)
+        points = as_tensor(value, self._draws)
         flat = torch.stack([self._density(v) for v in points.reshape(-1)])
         return flat.reshape(*points.shape, *self._values.shape[1:])
 
@@ -231,7 +228,7 @@ class DrawsPosterior(Posterior):
     @torch.no_grad()
     def _noisy_quantile(self, level: float) -> Tensor:
         loc, scale, linked = self._noise_laws()
-        each = loc + scale * math.sqrt(2.0) * torch.erfinv(torch.tensor(2 * level - 1).to(loc))
+        each = loc + scale * math.sqrt(2.0) * torch.erfinv(as_tensor(2 * level - 1, loc))
         low, high = each.amin(dim=0), each.amax(dim=0)
         for _ in range(60):
             middle = 0.5 * (low + high)
@@ -243,7 +240,7 @@ class DrawsPosterior(Posterior):
         outputs = self._outcome.outputs
         full = middle
         if outputs is not None:
-            full = torch.zeros(self._draws.shape[1:]).to(middle)
+            full = middle.new_zeros(self._draws.shape[1:])
             full[..., list(outputs)] = middle
         return self._outcome.outcomes(full)
 

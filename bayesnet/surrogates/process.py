@@ -23,6 +23,8 @@ from bayesnet.surrogates.checks import check_points, check_training
 from bayesnet.surrogates.conditional import Conditional, Nodes
 from bayesnet.surrogates.mixture_posterior import ScaleMixturePosterior
 from bayesnet.surrogates.outcomes import OutcomeMap
+from bayesnet.surrogates.scope import lasting
+from bayesnet.surrogates.tensors import as_tensor
 
 # Fewer effective draws of hyper-parameters than this are warned about.
 FEWEST = 3.0
@@ -44,6 +46,7 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         UnsupportedError: a kernel that is not JAX code.
     """
 
+    @lasting
     def __init__(
         self,
         train_X: Tensor,
@@ -84,6 +87,7 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         self.eval()
 
     @classmethod
+    @lasting
     def from_posterior(cls, posterior: ProcessPosterior) -> Self:
         """A surrogate around a posterior that `bn.fit` has made.
 
@@ -93,8 +97,8 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         Model.__init__(self)
         self._attach(posterior)
         scaling = posterior.scaling
-        x = torch.as_tensor(posterior.x * scaling.x_scale + scaling.x_loc)
-        self._set_tables(x, torch.as_tensor(scaling.y_out(posterior.y)))
+        x = as_tensor(posterior.x * scaling.x_scale + scaling.x_loc)
+        self._set_tables(x, as_tensor(scaling.y_out(posterior.y)))
         return self.eval()
 
     def _attach(self, fitted: ProcessPosterior) -> None:
@@ -115,10 +119,10 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         self._batch = torch.Size()
         count = len(self._members)
         # Log weights of members (members, batch): equal, until rows are conditioned on.
-        self._log_weight = torch.full((count,), -math.log(count), dtype=torch.float64)
+        self._log_weight = as_tensor(np.full(count, -math.log(count)))
         self._salt = zlib.crc32(np.ascontiguousarray(fitted.y).tobytes()) % 2**20
-        std = torch.as_tensor(fitted.noise_std)
-        mean_var = 0.0 if fitted.y_var is None else torch.as_tensor(fitted._mean_row_variance())
+        std = as_tensor(fitted.noise_std)
+        mean_var = 0.0 if fitted.y_var is None else as_tensor(fitted._mean_row_variance())
         self._noise = std.square() + mean_var  # (members, m), scaled
 
     @property
@@ -180,7 +184,7 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         """All nodes of all members, in the model's outcome space."""
         scaling = self.fitted.scaling
         x = self._scaled(inputs)
-        y_scale = torch.as_tensor(scaling.y_scale)
+        y_scale = as_tensor(scaling.y_scale)
         parts = []
         for member, noise, weight in zip(self._members, self._noise, self._log_weight, strict=True):
             nodes = member.at(x)
@@ -197,11 +201,11 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
                 if not member.outside:
                     extra = extra * nodes.scale.unsqueeze(-1)
             else:
-                extra = torch.zeros(())
+                extra = y_scale.new_zeros(())
             cov = nodes.cov + torch.diag_embed(extra.expand(*nodes.cov.shape[:-1]))
             parts.append(
                 (
-                    nodes.mean * y_scale + torch.as_tensor(scaling.y_loc),
+                    nodes.mean * y_scale + as_tensor(scaling.y_loc),
                     cov * (y_scale**2).reshape(-1, 1, 1),
                     nodes.log_weight + weight.unsqueeze(-1),
                     nodes.scale,
@@ -214,7 +218,7 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
     def _scaled(self, inputs: Tensor) -> Tensor:
         scaling = self.fitted.scaling
         x = inputs.to(device="cpu", dtype=torch.float64)
-        return (x - torch.as_tensor(scaling.x_loc)) / torch.as_tensor(scaling.x_scale)
+        return (x - as_tensor(scaling.x_loc)) / as_tensor(scaling.x_scale)
 
     def _normal(self, nodes: Nodes, outputs: tuple[int, ...] | None) -> MultivariateNormal:
         mean, cov = nodes.mean[0], nodes.cov[0]
@@ -227,6 +231,7 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
             each[0] if len(each) == 1 else MultitaskMultivariateNormal.from_independent_mvns(each)
         )
 
+    @lasting
     def condition_on_observations(
         self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
     ) -> ProcessSurrogate:
@@ -247,8 +252,8 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         """
         inputs, targets = self._new_rows(X, Y)
         scaling = self.fitted.scaling
-        y_scale = torch.as_tensor(scaling.y_scale)
-        y = (targets.double() - torch.as_tensor(scaling.y_loc)) / y_scale
+        y_scale = as_tensor(scaling.y_scale)
+        y = (targets.to(y_scale) - as_tensor(scaling.y_loc)) / y_scale
         if noise is not None and self._members[0].law is not None and not self._members[0].outside:
             raise UnsupportedError(
                 "Under noise='inside' the noise of new rows is not free: leave it out."
@@ -278,7 +283,7 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
                     f"The new rows leave {float(new.effective_members):.1f} of {len(gained)} draws of the "
                     "hyper-parameters effective: fit the whole table anew.",
                     ConvergenceWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
         return new
 

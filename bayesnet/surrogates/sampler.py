@@ -10,6 +10,7 @@ from botorch.sampling.get_sampler import GetSampler
 from torch import Tensor
 
 from bayesnet.surrogates.posterior import DrawsPosterior, choose_draws
+from bayesnet.surrogates.tensors import normals
 
 
 class DrawsSampler(MCSampler):
@@ -35,11 +36,12 @@ class DrawsSampler(MCSampler):
 
     def forward(self, posterior: DrawsPosterior) -> Tensor:  # type: ignore[override]
         """Samples `sample_shape x batch x q x m`."""
-        if self.base_samples is None or self._num_draws != posterior.num_draws:
-            generator = torch.Generator().manual_seed(self.seed + posterior.salt)
-            self.base_samples = choose_draws(self.sample_shape, posterior.num_draws, generator)
-            self._num_draws = posterior.num_draws
-        noise = self._noise(posterior) if posterior.noisy else None
+        with torch.inference_mode(False):  # what is kept is asked again where derivatives are taken
+            if self.base_samples is None or self._num_draws != posterior.num_draws:
+                generator = torch.Generator().manual_seed(self.seed + posterior.salt)
+                self.base_samples = choose_draws(self.sample_shape, posterior.num_draws, generator)
+                self._num_draws = posterior.num_draws
+            noise = self._noise(posterior) if posterior.noisy else None
         return posterior.rsample_from_base_samples(
             self.sample_shape, self.base_samples, noise_samples=noise
         )
@@ -50,10 +52,10 @@ class DrawsSampler(MCSampler):
         q, m = posterior.noise_shape
         kept = self.noise_samples
         if kept is None or kept.shape[-1] != m:
-            kept = torch.zeros((*self.sample_shape, 0, m), dtype=torch.float64)
+            kept = torch.zeros((*self.sample_shape, 0, m), dtype=torch.float64, device="cpu")
         for j in range(kept.shape[-2], q):
             generator = torch.Generator().manual_seed(self.seed + posterior.salt + 7919 * (j + 1))
-            column = torch.randn((*self.sample_shape, 1, m), generator=generator, dtype=kept.dtype)
+            column = normals((*self.sample_shape, 1, m), generator)
             kept = torch.cat([kept, column], dim=-2)
         self.noise_samples = kept
         return kept[..., :q, :]

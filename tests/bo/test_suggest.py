@@ -141,7 +141,7 @@ def test_from_a_pool(state, gp):
     X = constant[:6]
     options = {"surrogate": TINY, "prior": tiny_prior(2)}
     assert suggest_from_pool((X, X[:, 0]), constant[6:], **options).shape == (1,)
-    with pytest.raises(InputError, match="candidates have 3 columns"):
+    with pytest.raises(InputError, match="candidates: got 3 columns"):
         suggest_from_pool(state, np.ones((4, 3)))
 
 

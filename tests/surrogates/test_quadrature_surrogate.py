@@ -16,8 +16,6 @@ from bayesnet.pfn.tasks import Tasks
 from bayesnet.surrogates.pfn_joint import process_correlations
 from bayesnet.surrogates.pfn_model import PFNSurrogate
 
-torch.set_default_dtype(torch.double)
-
 
 def process(d):
     return bn.GaussianProcess("rbf", bn.LogNormal([0.0] * d, 0.5), bn.LogNormal(0.0, 0.5))
