@@ -5,6 +5,7 @@ scikit-learn is optional (`pip install bayesnet[sklearn]`) and loaded with this 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from typing import Any
@@ -18,7 +19,10 @@ try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.utils import check_random_state, column_or_1d
     from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import check_is_fitted
+
+    from bayesnet._sklearn_input import validated
+    from bayesnet._sklearn_params import NestedSettings
 except ImportError as error:
     raise MissingExtraError(
         "bn.BNNRegressor and bn.BNNClassifier need scikit-learn: pip install bayesnet[sklearn]"
@@ -27,7 +31,7 @@ except ImportError as error:
 __all__ = ["BNNClassifier", "BNNRegressor", "PFNRegressor"]
 
 
-class _Estimator(BaseEstimator):
+class _Estimator(NestedSettings, BaseEstimator):
     """What the regressor and the classifier share: the settings, and how they condition."""
 
     def __init__(
@@ -35,6 +39,7 @@ class _Estimator(BaseEstimator):
         prior: Any = None,
         inference: Any = "hmc",
         *,
+        hidden: Any = None,
         likelihood: Any = None,
         target: Any = None,
         random_state: Any = None,
@@ -43,6 +48,7 @@ class _Estimator(BaseEstimator):
     ) -> None:
         self.prior = prior
         self.inference = inference
+        self.hidden = hidden
         self.likelihood = likelihood
         self.target = target
         self.random_state = random_state
@@ -76,15 +82,29 @@ class _Estimator(BaseEstimator):
         from bayesnet.devices import using
 
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
+        X = validated(self, X, reset=False)
         with using(self.device):
             return self.posterior_.predict(X)
 
     def _resolve_prior(self, in_dim: int, out_dim: int) -> Any:
+        if self.hidden is not None:
+            return self._default_network()
         # Networks may be callable too, so only plain functions count as makers of a prior.
         if inspect.isroutine(self.prior) or isinstance(self.prior, functools.partial):
             return self.prior(in_dim, out_dim)
         return self.prior
+
+    def _default_network(self) -> Any:
+        """The default network with the widths `hidden`."""
+        from bayesnet.defaults import default_network
+
+        if self.prior is not None:
+            raise InputError(
+                "hidden holds the widths of the default network: leave it out where a prior is given, or "
+                f"prior; got hidden={self.hidden!r} and a {type(self.prior).__name__}."
+            )
+        widths = np.atleast_1d(np.asarray(self.hidden)).tolist()
+        return dataclasses.replace(default_network(), hidden=tuple(widths))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -103,7 +123,10 @@ class BNNRegressor(RegressorMixin, _Estimator):
             is then matched to `target`; a function `(d, m) -> prior` of the numbers of inputs and
             network outputs, for pipelines in which they are not known beforehand; or None, the
             default network.
-        inference: "hmc", "nuts", "sghmc", "ensemble", or a method such as `bn.HMC(draws=500)`.
+        inference: "hmc", "nuts", "sghmc", "ensemble", or a method such as `bn.HMC(draws=500)`. Its
+            settings are parameters of scikit-learn, `inference__draws` in `set_params` and searches.
+        hidden: the widths of the hidden layers of the default network, such as `(50, 50)`; None
+            where a prior is given.
         likelihood: `bn.GaussianLikelihood()` (noise learned) if None; any but those of classes.
         target: the process that the weights are matched to, such as `bn.GaussianProcess("rbf")`.
         random_state: an integer makes fits repeatable; None draws a new seed at every fit.
@@ -131,7 +154,7 @@ class BNNRegressor(RegressorMixin, _Estimator):
 
         Raises `ValueError` (`bn.InputError`) for data that cannot be used.
         """
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
+        X, y = validated(self, X, y, multi_output=True, y_numeric=True)
         likelihood = self._resolve_likelihood()
         self._y_is_vector = y.ndim == 1
         self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
@@ -223,7 +246,7 @@ class PFNRegressor(BNNRegressor):
         from bayesnet.devices import using
         from bayesnet.pfn import PFN
 
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
+        X, y = validated(self, X, y, multi_output=True, y_numeric=True)
         self._y_is_vector = y.ndim == 1
         self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -250,7 +273,7 @@ class BNNClassifier(ClassifierMixin, _Estimator):
     Args:
         prior: as for `BNNRegressor`; the network has one output for two classes (the log odds
             of the second) and K for K classes. A function `(d, outputs) -> prior` is told.
-        inference: "hmc", "nuts", "sghmc", "ensemble", or a method such as `bn.HMC(draws=500)`.
+        inference, hidden: as for `BNNRegressor`.
         likelihood: `bn.BernoulliLikelihood()` for two classes and `bn.CategoricalLikelihood()`
             for more if None; or one of these, for example with `label_noise=`.
         target: the process that the weights are matched to, one for each logit.
@@ -275,7 +298,7 @@ class BNNClassifier(ClassifierMixin, _Estimator):
 
         Raises `ValueError` (`bn.InputError`) for data that cannot be used.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = validated(self, X, y)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         likelihood, names = self._resolve_likelihood(y)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
 
+from bayesnet._sklearn_input import validated
 from bayesnet.estimators import BNNClassifier
 
 __all__ = ["PFNClassifier"]
@@ -68,7 +68,7 @@ class PFNClassifier(BNNClassifier):
         from bayesnet.devices import using
         from bayesnet.pfn import ClassPFN
 
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = validated(self, X, y)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))

@@ -1,4 +1,4 @@
-"""scikit-learn's own conformance checks, and what they do not look at."""
+"""The scikit-learn estimators: what the checks of tests/test_sklearn_checks.py do not look at."""
 
 import pickle
 import subprocess
@@ -11,30 +11,17 @@ import pytest
 pytest.importorskip("sklearn")
 
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures
-from sklearn.utils import estimator_checks
+from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures
 
 import bayesnet as bn
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayesnet.ConvergenceWarning")
 
 TINY = bn.HMC(chains=2, warmup=50, draws=50, max_steps=16)
-
-# Cheap checks over data in awkward forms, fitted-ness and cloning; the slow suite runs all.
-QUICK = (
-    "check_no_attributes_set_in_init",
-    "check_parameters_default_constructible",
-    "check_get_params_invariance",
-    "check_estimators_unfitted",
-    "check_estimators_nan_inf",
-    "check_n_features_in",
-    "check_fit1d",
-    "check_complex_data",
-    "check_estimators_empty_data_messages",
-)
 
 
 def unmatched(in_dim: int, out_dim: int) -> bn.NetworkPrior:
@@ -54,40 +41,6 @@ def table(n=30, d=2, seed=0):
 
 def small_classifier(**changes):
     return bn.BNNClassifier(unmatched, TINY, **{"random_state": 0, **changes})
-
-
-# Weights and repeated rows give the same posterior (tests/test_data.py), not the same random draws.
-EXPECTED = {"check_sample_weight_equivalence_on_dense_data": "draws are random"}
-
-
-@pytest.mark.parametrize("name", QUICK)
-def test_scikit_learn_check(name):
-    getattr(estimator_checks, name)("BNNRegressor", small())
-
-
-CLASSIFIER_QUICK = (
-    "check_classifiers_one_label",
-    "check_classifiers_regression_target",
-    "check_all_zero_sample_weights_error",
-    "check_no_attributes_set_in_init",
-    "check_estimators_unfitted",
-)
-
-
-@pytest.mark.parametrize("name", CLASSIFIER_QUICK)
-def test_scikit_learn_check_of_classifiers(name):
-    getattr(estimator_checks, name)("BNNClassifier", small_classifier())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [small, small_classifier])
-def test_every_scikit_learn_check(make):
-    results = estimator_checks.check_estimator(
-        make(), on_skip=None, on_fail=None, expected_failed_checks=EXPECTED
-    )
-    failed = [(r["check_name"], r["exception"]) for r in results if r["status"] == "failed"]
-    assert failed == []
-    assert len(results) > 40
 
 
 def test_predictions_have_the_shape_of_y():
@@ -243,3 +196,94 @@ def test_log_probabilities():
     x, y = table()
     fitted = small_classifier().fit(x, y > 10)
     np.testing.assert_allclose(np.exp(fitted.predict_log_proba(x)), fitted.predict_proba(x))
+
+
+def test_settings_of_the_method_are_parameters():
+    model = small()
+    params = model.get_params()
+    assert (params["inference"], params["inference__draws"]) == (TINY, 50)
+    assert "inference__draws" not in model.get_params(deep=False)
+    model.set_params(inference__draws=7, inference__chains=1, random_state=3)
+    assert model.inference == bn.HMC(chains=1, warmup=50, draws=7, max_steps=16)
+    assert (TINY.draws, model.random_state) == (50, 3)
+    model.set_params(inference="nuts", inference__draws=8)  # first the method, then its setting
+    assert model.inference == bn.NUTS(draws=8)
+    named = bn.BNNRegressor(likelihood="student_t")
+    assert named.get_params()["inference__draws"] == bn.HMC().draws
+    assert named.inference == "hmc"  # kept as it was given
+    assert named.set_params(inference__draws=9).inference == bn.HMC(draws=9)
+    assert clone(named).get_params() == named.get_params()
+    for wrong, words in (
+        ({"inference__drws": 3}, "Did you mean 'draws'"),
+        ({"likelihood__x": 1}, "Unknown setting of likelihood"),
+        ({"nothing": 1}, "Invalid parameter"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            small(likelihood="gaussian").set_params(**wrong)
+    assert "inference__draws" not in bn.BNNRegressor(inference="pfn").get_params()
+    assert set(bn.PFNRegressor().get_params()) == set(bn.PFNRegressor().get_params(deep=False))
+
+
+def test_a_grid_search_over_settings_of_the_method_and_widths():
+    x, y = table(16)
+    process = bn.GaussianProcess("rbf", 1.0)
+    model = bn.BNNRegressor(process, bn.Exact(restarts=0), random_state=0)
+    search = GridSearchCV(model, {"inference__restarts": [0, 1]}, cv=2, refit=False).fit(x, y)
+    assert [p["inference__restarts"] for p in search.cv_results_["params"]] == [0, 1]
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+@pytest.mark.parametrize("hidden", [(4, 3), [4, 3], np.array([4, 3])])
+def test_hidden_are_the_widths_of_the_default_network(hidden):
+    model = bn.BNNRegressor(hidden=hidden)
+    assert model.get_params()["hidden"] is hidden
+    assert model._resolve_prior(2, 1) == bn.MLP((4, 3), "tanh")
+    assert bn.BNNClassifier(hidden=5)._resolve_prior(2, 1) == bn.MLP((5,), "tanh")
+    with pytest.raises(bn.InputError, match="leave it out where a prior is given"):
+        small(hidden=hidden).fit(*table())
+    with pytest.raises(ValueError, match="hidden"):
+        bn.BNNRegressor(hidden=0).fit(*table())
+
+
+@pytest.mark.parametrize("make", [small, small_classifier, bn.PFNRegressor, bn.PFNClassifier])
+def test_text_is_refused_with_the_way_out(make):
+    pandas = pytest.importorskip("pandas")
+    x, y = table(12)
+    frame = pandas.DataFrame({"dose": x[:, 0], "colour": ["red", "blue"] * 6})
+    mixed = [[a, "red"] for a in x[:, 0]]
+    for X, name in (
+        (frame, "'colour'"),
+        (frame.astype({"colour": "category"}), "'colour'"),
+        (frame.to_numpy(), "1"),
+        (mixed, "1"),
+        (np.full((12, 1), "2020_01"), "0"),
+    ):
+        with pytest.raises(bn.InputError, match=rf"column {name} holds text.*OneHotEncoder"):
+            make().fit(X, y > 10)
+
+
+def test_the_way_out_for_text_works():
+    pandas = pytest.importorskip("pandas")
+    x, y = table(12)
+    frame = pandas.DataFrame({"dose": x[:, 0], "colour": ["red", "blue"] * 6})
+    encode = make_column_transformer(
+        (OneHotEncoder(sparse_output=False), ["colour"]), remainder="passthrough"
+    )
+    model = bn.BNNRegressor(bn.GaussianProcess("rbf", 1.0), "exact", random_state=0)
+    assert make_pipeline(encode, model).fit(frame, y).predict(frame).shape == (12,)
+
+
+def test_weights_are_repeated_rows_of_a_process():
+    x, y = table(12)
+    weight = np.arange(12) % 3
+    repeated = np.repeat(np.arange(12), weight)
+    process = bn.GaussianProcess("rbf", 1.0)
+    for make, targets, answer, tolerance in (
+        (bn.BNNRegressor, y, "predict", 1e-6),
+        (bn.BNNClassifier, y > 10, "predict_proba", 1e-6),
+    ):
+        model = make(process, "exact" if make is bn.BNNRegressor else "process_laplace")
+        weighted = clone(model).fit(x, targets, sample_weight=weight)
+        again = clone(model).fit(x[repeated], targets[repeated])
+        found, expected = getattr(weighted, answer)(x), getattr(again, answer)(x)
+        np.testing.assert_allclose(found, expected, atol=tolerance)

@@ -38,6 +38,8 @@ ROOMS = (
     "comparison",
     "surrogates",
     "bo",
+    "_sklearn_input",
+    "_sklearn_params",
     "estimators",
     "pfn_estimators",
     "plots",

@@ -57,7 +57,7 @@ MADE = {
     "NetworkPrior": network_prior,
     "Box": lambda: bn.Box([-2.0] * 2, [2.0] * 2),
     "Grid": lambda: bn.Grid(-2.0, 2.0),
-    "Mix": lambda: bn.Mix((ROWS, bn.Near(ROWS, 0.1))),
+    "Mix": lambda: bn.Mix(ROWS, bn.Near(ROWS, 0.1)),
     "Near": lambda: bn.Near(ROWS, 0.1),
     "RescaledPrior": lambda: bn.RescaledPrior(network_prior(), bn.LogNormal(0.0, 1.0)),
     "GaussianLikelihood": lambda: bn.GaussianLikelihood(),
@@ -171,3 +171,18 @@ def test_values_in_a_few_words():
     assert brief(tuple(range(100))) == "(0, 1, ... 100 in all)"
     assert brief("x" * 100).endswith(" ...")
     assert "float64[5]" in repr(Scaling.identity(5, 1))
+
+
+def test_what_tells_runs_of_training_apart_is_not_summed_up():
+    from bayesnet.pfn.inputs import PointInputs
+    from bayesnet.pfn.tasks import Mixture, described
+
+    wide, narrow = (
+        Mixture((bn.NetworkPrior(bn.MLP((5,)), bn.weights.Gaussian(per=per), in_dim=2),))
+        for per in ("layer", "unit")
+    )
+    assert repr(wide) == repr(narrow)
+    assert described(wide) != described(narrow)
+    here, there = (PointInputs(bn.Mix(bn.Near(rows, 0.1))) for rows in (ROWS, ROWS + 1))
+    assert repr(here) == repr(there)
+    assert described(here) != described(there)

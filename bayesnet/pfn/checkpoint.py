@@ -14,7 +14,7 @@ from bayesnet._errors import FileFormatError, InputError
 from bayesnet._types import PyTree
 from bayesnet.pfn.joint_tasks import JointTasks
 from bayesnet.pfn.settings import Training
-from bayesnet.pfn.tasks import Tasks
+from bayesnet.pfn.tasks import Tasks, described
 from bayesnet.posterior.saving import load, save
 
 # The file in the folder of a run; at most so many seconds of work are lost when it is killed.
@@ -25,7 +25,12 @@ EVERY = 45.0
 def signature(tasks: Tasks | JointTasks, training: Training) -> str:
     """What a checkpoint must agree with; a run may be made longer or shorter on the way."""
     return json.dumps(
-        [training.identity(), repr(tasks.prior), repr(tasks.likelihood), repr(tasks.inputs)],
+        [
+            training.identity(),
+            described(tasks.prior),
+            repr(tasks.likelihood),
+            described(tasks.inputs),
+        ],
         sort_keys=True,
     )
 

@@ -19,6 +19,7 @@ from bayesnet.pfn.class_tasks import ClassBatch, ClassTasks, entropy_of, project
 from bayesnet.pfn.descent import descend
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.sharding import shared_out
+from bayesnet.pfn.tasks import described
 from bayesnet.pfn.transformer import pad_columns
 
 # How much the head of the expected entropy counts beside that of the classes.
@@ -84,7 +85,7 @@ class ClassObjective:
     def identity(self) -> str:
         """What a checkpoint must agree with."""
         knobs, t = self.training.identity(), self.tasks
-        told = [repr(a) for a in (t.prior, t.likelihood, t.inputs, t.labels)]
+        told = [described(a) for a in (t.prior, t.likelihood, t.inputs, t.labels)]
         return json.dumps(["classes", knobs, *told], sort_keys=True)
 
     def start(self) -> ClassState:

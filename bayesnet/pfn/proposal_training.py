@@ -18,7 +18,7 @@ from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.proposal import Examples, ProposalNetwork, losses
 from bayesnet.pfn.settings import Training
 from bayesnet.pfn.sharding import shared_out
-from bayesnet.pfn.tasks import Tasks
+from bayesnet.pfn.tasks import Tasks, described
 from bayesnet.pfn.transformer import pad_columns
 
 # Tables of one evaluation, for each number of columns.
@@ -48,7 +48,7 @@ class ProposalObjective:
     def identity(self) -> str:
         """What a checkpoint must agree with."""
         return json.dumps(
-            ["proposal", self.training.identity(), repr(self.family), repr(self.tasks.inputs)]
+            ["proposal", self.training.identity(), repr(self.family), described(self.tasks.inputs)]
         )
 
     def start(self) -> ProposalState:

@@ -15,7 +15,7 @@ from bayesnet.pfn.inputs import as_input_law
 from bayesnet.pfn.joint_tasks import JointTasks
 from bayesnet.pfn.numpyro_model import NumpyroModel
 from bayesnet.pfn.settings import Training
-from bayesnet.pfn.tasks import Tasks
+from bayesnet.pfn.tasks import Tasks, described
 from bayesnet.posterior.saving import load
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -79,7 +79,7 @@ def make_card(
     own = tasks.facts() if isinstance(tasks, JointTasks) else {}
     return own | {
         "name": name,
-        "prior": repr(tasks.prior),
+        "prior": described(tasks.prior),
         "likelihood": repr(tasks.likelihood),
         "inputs": str(tasks.inputs),
         "dims": training.dims,

@@ -10,7 +10,7 @@ with less variance (Rao-Blackwell).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -25,9 +25,9 @@ from bayesnet.devices import float64_island
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.likelihoods.levels import DEFAULT_NOISE
 from bayesnet.pfn.batch import Batch
-from bayesnet.pfn.inputs import InputLaw
+from bayesnet.pfn.inputs import InputLaw, PointInputs
 from bayesnet.pfn.numpyro_model import NumpyroModel
-from bayesnet.priors import FunctionPrior, GaussianProcess, LatentPrior
+from bayesnet.priors import FunctionPrior, GaussianProcess, LatentPrior, Mix, Near
 from bayesnet.priors.laws import draw_law
 
 # Sets of inputs that share one call of a prior's own `sample`: its draws within a call share x.
@@ -148,6 +148,18 @@ class Tasks:
             hyper=hyper,
         )
         return jax.block_until_ready(batch)
+
+
+def described(stated: Any) -> str:
+    """All that is stated of a prior or of inputs, which a `repr` may sum up: it tells runs apart."""
+    if isinstance(stated, eqx.Module):
+        return eqx.tree_pformat(stated)
+    if isinstance(stated, tuple):
+        return f"({', '.join(map(described, stated))}{',' if len(stated) == 1 else ''})"
+    if isinstance(stated, (Mixture, PointInputs, Near, Mix)):
+        parts = (f"{f.name}={described(getattr(stated, f.name))}" for f in fields(stated))
+        return f"{type(stated).__name__}({', '.join(parts)})"
+    return repr(stated)
 
 
 def check_prior(prior: Any, d: int) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from bayesnet import devices
 from bayesnet._columns import order_between
 from bayesnet._errors import InputError
-from bayesnet._repr import one_line
 from bayesnet._types import Array, ArrayLike, Float, Key, as_key
 from bayesnet.data import Scaling
 from bayesnet.priors.statements.base import SLACK, Seen, Statement
@@ -53,8 +52,6 @@ class StatedPrior:
     acceptance: float = 1.0
     order: tuple[int, ...] | None = field(default=None, repr=False)
     out_dim = 1
-
-    __repr__ = one_line
 
     @property
     def in_dim(self) -> int:
