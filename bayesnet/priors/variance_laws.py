@@ -25,6 +25,8 @@ STEEPEST_POWER = 50.0
 LARGEST_LOG = 80.0
 # Points at which a numpyro density is evaluated at once.
 PADDED = 2100
+# The parameter of a numpyro law that is its tail.
+TAILS = {"InverseGamma": "concentration", "Pareto": "alpha"}
 
 
 def _positive(law: Any, *names: str) -> None:
@@ -206,7 +208,12 @@ class NumpyroLaw:
 
     @property
     def tail(self) -> float:
-        """From the slope of the log density far out: numpyro states none."""
+        """Of known laws as it is; of others from the slope of the log density far out: numpyro states none."""
+        known = dict(self.parameters)
+        if self.name in TAILS:
+            return known[TAILS[self.name]]
+        if self.name == "HalfCauchy":
+            return 1.0
         u = np.array([40.0, 60.0])
         low, high = self.log_density(u)
         if not (np.isfinite(low) and np.isfinite(high)):

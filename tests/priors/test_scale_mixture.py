@@ -347,6 +347,9 @@ def test_means_near_where_they_cease_to_exist():
         mix = bn.ScaleMixture(bn.GaussianProcess("rbf"), bn.InverseGamma(a, a))
         assert float(mix.kernel(X[:1], X[:1])[0, 0]) == pytest.approx(a / (a - 1), rel=1e-5)
 
+    for law in (dist.InverseGamma(1.0, 2.0), dist.HalfCauchy(0.3), dist.Pareto(1.0, 1.0)):
+        assert law_moment(as_variance_law(law), 1.0) == np.inf
+
     class Stated:
         """Without a closed form: the sum goes on where the grid ends."""
 
