@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
+from typer.testing import CliRunner
 
 import bayesnet as bn
 from bayesnet._columns import NamedRows, names_in, names_of
 from bayesnet._matrix import as_matrix
+from bayesnet.cli.app import app
 from bayesnet.posterior.saving import load, save
+from tests.pfn.small import random_pfn
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(12, 2)) * [1.0, 5.0] + [0.0, 20.0]
@@ -48,11 +51,11 @@ def sparse(x):
 
 
 def pfn(x):
-    return bn.PFN.from_pretrained("gp").fit(x, Y, warn=False)
+    return random_pfn().fit(x, Y, warn=False)
 
 
 def views(x):
-    return bn.PFN.from_pretrained("gp").fit(x, Y, warn=False, ensemble=2)
+    return random_pfn().fit(x, Y, warn=False, ensemble=2)
 
 
 def classifier(x):
@@ -130,7 +133,7 @@ def test_a_table_is_put_in_the_order_of_the_scaling_or_of_the_start():
 
 @pytest.mark.slow
 def test_many_tables_may_be_frames():
-    net = bn.PFN.from_pretrained("gp")
+    net = random_pfn()
     ours = net.predict_many([FRAME, TURNED], [Y, Y], [TURNED[:3], TURNED[:3]])
     plain = net.predict_many([X, X[:, ::-1]], [Y, Y], [X[:3], X[:3, ::-1]])
     for a, b in zip(ours, plain, strict=True):
@@ -151,6 +154,24 @@ def test_estimators_of_trained_weights_hand_names_to_their_posterior():
     assert names_in(labels.posterior_) == ("pressure", "heat")
 
 
+def test_the_command_line_and_python_agree_on_names(tmp_path):
+    FRAME.assign(y=Y).to_csv(tmp_path / "data.csv", index=False)
+    TURNED.to_csv(tmp_path / "new.csv", index=False)
+
+    def call(*args):
+        result = CliRunner().invoke(app, [str(tmp_path / a) if "." in a else a for a in args])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    call("fit", "data.csv", "-t", "y", "--inference", "exact")
+    post = load(tmp_path / "data.bayesnet")["posterior"]
+    assert_array_equal(post.predict(TURNED).mean, post.predict(X).mean)
+    post.save(tmp_path / "python.bayesnet")
+    for model in ("data.bayesnet", "python.bayesnet"):
+        first = call("predict", model, "new.csv").splitlines()[1]
+        assert_allclose(float(first.split(",")[0]), post.predict(X[:1]).mean[0, 0], rtol=1e-5)
+
+
 def test_conditioned_processes_know_the_columns_of_their_rows():
     known = GP.condition(FRAME[:2], Y[:2])
     assert_array_equal(known.moments(TURNED[:4])[0], known.moments(X[:4])[0])
@@ -161,11 +182,11 @@ def test_a_loop_keeps_names():
     bounds = np.stack([X.min(0) - 1, X.max(0) + 1])
     named = pd.DataFrame(bounds[:, ::-1], columns=["heat", "pressure"])
     ours = bn.bo.suggest_from_pool(
-        (FRAME, Y), TURNED[:5] + 0.1, surrogate="exact", bounds=named,
+        (FRAME, Y), TURNED[:5] + 0.1, surrogate="exact", prior=GP, bounds=named,
         X_pending=TURNED[:1] + 9.0, X_baseline=TURNED,
     )  # fmt: skip
     away = bn.bo.suggest_from_pool(
-        (X, Y), X[:5] + 0.1, surrogate="exact", bounds=bounds, X_pending=X[:1] + 9.0, X_baseline=X
+        (X, Y), X[:5] + 0.1, surrogate="exact", prior=GP, bounds=bounds, X_pending=X[:1] + 9.0, X_baseline=X
     )  # fmt: skip
     assert_array_equal(ours, away)
     settings = bn.bo.LoopSettings("exact", GP)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bayesnet._columns import names_in
 from bayesnet._errors import InputError
 
 
@@ -25,12 +26,14 @@ class Model:
 
 
 def load_model(path: Path) -> Model:
-    """The model in `path`, from `bayesnet fit` or from `post.save` (which keeps no names)."""
+    """The model in `path`, from `bayesnet fit` or from `post.save` (with the names of a data frame, if it was one)."""
     from bayesnet.posterior.saving import load
 
     content = load(path)
     if isinstance(content, dict) and {"posterior", "inputs", "targets"} <= set(content):
         return Model(**{k: content[k] for k in ("posterior", "inputs", "targets")})
     if hasattr(content, "predict"):
-        return Model(content, None, None)
+        names = names_in(content)
+        named = names is not None and all(isinstance(name, str) for name in names)
+        return Model(content, tuple(map(str, names)) if named and names else None, None)
     raise InputError(f"{path} holds no fitted model; make one with: bayesnet fit data.csv")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from bayesnet._columns import NamedRows
 from bayesnet._errors import InputError, unknown_name
 from bayesnet.cli import _likelihood as laws
 from bayesnet.cli import _process as options
@@ -133,7 +134,7 @@ def fit(
         say(f"Warning: {NO_SCALE}")
     posterior = condition(
         network,
-        x[train],
+        NamedRows(x[train], inputs),
         y[train],
         target=process,
         likelihood=law,

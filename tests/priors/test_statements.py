@@ -392,19 +392,15 @@ FRAME = pd.DataFrame(X2, columns=["heat", "dose"])
 
 
 def test_columns_may_be_called_by_their_names():
-    named = bn.elicit(
-        S.Varies(25.0, "heat", amplitude=2.0), S.Varies(0.1, column="dose"),
-        S.KnownValue({"dose": 0.5, "heat": 20.0}, 1.0, 0.1), X=FRAME,
-    )  # fmt: skip
-    plain = bn.elicit(
-        S.Varies(25.0, amplitude=2.0), S.Varies(0.1, column=1),
-        S.KnownValue([20.0, 0.5], 1.0, 0.1), X=X2,
-    )  # fmt: skip
-    np.testing.assert_array_equal(values(named, X2[:4]), values(plain, X2[:4]))
+    names = ("heat", "dose")
     for statement in (S.Monotone("dose"), S.Periodic(3.0, "dose"), S.Varies(3.0, "dose")):
-        resolved = statement.resolved(("heat", "dose"))
-        assert resolved.column == 1
+        resolved = statement.resolved(names)
+        assert resolved == replace(statement, column=1)
         assert "in column dose" in resolved.words
+    named = S.KnownValue({"dose": 0.5, "heat": 20.0}, 1.0, 0.1)
+    assert named.resolved(names) == S.KnownValue([20.0, 0.5], 1.0, 0.1)
+    tested = S.Satisfies(lambda x, f: f[:, 0] > 0, points=FRAME[["dose", "heat"]])
+    np.testing.assert_array_equal(tested.resolved(names).points, X2)
 
 
 def test_statements_follow_the_columns_of_a_table_in_another_order():
