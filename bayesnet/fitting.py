@@ -113,8 +113,7 @@ def fit(
         with devices.using(device), _progress_bar(progress) as report:
             done = report or (lambda phase, done, total: None)
             done("conditioning", 0, 1)
-            with said_if_slow(FIRST_CALL):
-                found = fit_pfn(inference, prior, target, likelihood, X, y, **own, **rest)
+            found = fit_pfn(inference, prior, target, likelihood, X, y, **own, **rest)
             done("conditioning", 1, 1)
         return found
     method = resolve_inference(inference)

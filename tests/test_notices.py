@@ -97,7 +97,8 @@ def test_it_is_seen_where_no_logging_is_set_up(timer, capsys, monkeypatch):
 METHODS = {
     "hmc": (bn.NetworkPrior(bn.MLP((6,))), bn.HMC(chains=2, warmup=0, draws=1), "Compiling"),
     "exact": (PROCESS, "exact", "first call in a process"),
-    "pfn": (None, "pfn", "first call in a process"),
+    "pfn": (None, "pfn", "first pass in a process"),
+    "amortised": (None, "amortised", "first pass in a process"),
 }
 
 
@@ -105,11 +106,11 @@ METHODS = {
 def test_fits_say_what_they_do(name, timer, caplog):
     prior, method, words = METHODS[name]
     timer(Slow)
-    bn.fit(prior, X, Y, inference=method, warn=False)
+    bn.fit(prior, X, Y, inference=method, warn=False).predict(X)
     assert [words in r.message for r in caplog.records] == [True]
     caplog.clear()
     timer(Quick)
-    bn.fit(prior, X, Y, inference=method, warn=False)
+    bn.fit(prior, X, Y, inference=method, warn=False).predict(X)
     assert not caplog.records
     assert all(t.cancelled for t in timers)
 
@@ -121,3 +122,28 @@ def test_matches_say_what_they_do(timer, caplog):
     assert "over 1 input(s) to GaussianProcess" in caplog.records[0].message
     assert "once for each number of columns" in caplog.records[0].message
     assert len(caplog.records) == 1
+
+
+def test_labels_by_trained_weights_say_what_they_do(timer, caplog):
+    timer(Slow)
+    post = bn.fit(None, X, Y > 0, likelihood="bernoulli", inference="pfn", warn=False)
+    post.predict(X)
+    assert ["first pass in a process" in r.message for r in caplog.records] == [True]
+
+
+def test_the_first_step_of_a_loop_says_what_it_does(timer, caplog):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("botorch")
+    from bayesnet.bo.optimise import Search, maximise
+
+    timer(Slow)
+    bounds = torch.tensor([[0.0], [1.0]], dtype=torch.double)
+    best = maximise(
+        lambda points: -((points[..., 0, 0] - 0.3) ** 2),
+        bounds,
+        search=Search(num_restarts=1, raw_samples=16, maxiter=10),
+        around=bounds[:0],
+        seed=0,
+    )
+    assert float(best) == pytest.approx(0.3, abs=1e-3)
+    assert ["Maximising the acquisition" in r.message for r in caplog.records] == [True]

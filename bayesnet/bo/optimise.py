@@ -20,11 +20,16 @@ from botorch.optim.initializers import initialize_q_batch
 from scipy.stats import qmc
 from torch import Tensor
 
+from bayesnet._notices import said_if_slow
 from bayesnet.surrogates.scope import torch_scope
 from bayesnet.surrogates.tensors import as_tensor
 
 # Points scored at once.
 BLOCK = 256
+SEARCHING = (
+    "Maximising the acquisition function: the first step of a process also compiles the programs that evaluate the "
+    "model, later ones are quicker."
+)
 # Rounds of steps in the discrete columns, each followed by L-BFGS in the others.
 ROUNDS = 3
 
@@ -73,7 +78,7 @@ def maximise(
         taken: (t, d) points that a space without continuous columns must not propose again
             (unless nothing else is left).
     """
-    with torch_scope(seed, bounds.device):
+    with said_if_slow(SEARCHING), torch_scope(seed, bounds.device):
         return _maximise(acquisition, bounds, search, around, seed, space, taken)
 
 

@@ -16,10 +16,11 @@ from scipy.special import logsumexp
 
 from bayesnet import devices
 from bayesnet._errors import FileFormatError, InputError, UnsupportedError
+from bayesnet._notices import said_if_slow
 from bayesnet._types import Array, ArrayLike, Float, PyTree
 from bayesnet.data import Scaling
 from bayesnet.likelihoods import GaussianLikelihood
-from bayesnet.pfn.context import pad_context
+from bayesnet.pfn.context import FIRST_PASS, pad_context
 from bayesnet.pfn.family import ProcessFamily
 from bayesnet.pfn.importance import WIDER, HyperProposal, Weighted, systematic, weigh
 from bayesnet.pfn.joint_tasks import JointTasks
@@ -174,21 +175,23 @@ class AmortisedProcess:
                 "output by itself."
             )
         x, targets, mask, used = pad_context(self, data.x, data.y)
-        law = jax.tree.map(
-            lambda a: np.asarray(a, np.float64), _propose(self.network, x, targets[0], mask, used)
-        )
-        d = data.in_dim
-        found = [
-            weigh(
-                self.family,
-                part,
-                d,
-                self._proposal(part, d, law),
-                partial(self._evidence, part, data.x, data.y[:, 0]),
-                draws,
+        with said_if_slow(FIRST_PASS):
+            law = jax.tree.map(
+                lambda a: np.asarray(a, np.float64),
+                _propose(self.network, x, targets[0], mask, used),
             )
-            for part in range(self.family.num_parts)
-        ]
+            d = data.in_dim
+            found = [
+                weigh(
+                    self.family,
+                    part,
+                    d,
+                    self._proposal(part, d, law),
+                    partial(self._evidence, part, data.x, data.y[:, 0]),
+                    draws,
+                )
+                for part in range(self.family.num_parts)
+            ]
         weights = np.concatenate(
             [w.log_weight + np.log(s) for w, s in zip(found, self.family.weights, strict=True)]
         )

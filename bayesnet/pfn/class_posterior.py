@@ -16,12 +16,13 @@ from bayesnet import devices
 from bayesnet._columns import Names
 from bayesnet._errors import UnsupportedError
 from bayesnet._matrix import as_matrix
+from bayesnet._notices import said_if_slow
 from bayesnet._repr import fitted_to, typicality
 from bayesnet._types import Array, ArrayLike
 from bayesnet.likelihoods.labels import LabelLaw
 from bayesnet.pfn.class_network import ClassTransformer
 from bayesnet.pfn.class_views import View, make_views
-from bayesnet.pfn.context import chunks, in_blocks
+from bayesnet.pfn.context import FIRST_PASS, chunks, in_blocks
 from bayesnet.pfn.many import wide
 from bayesnet.pfn.transformer import pad_columns
 from bayesnet.posterior import ClassPrediction
@@ -120,7 +121,8 @@ class ClassPosterior:
         number of columns, NaN, or no rows.
         """
         matrix = as_matrix(x, "X", columns=self.in_dim, known=self.names)
-        return self._predict(matrix, self._members, self.temperature)
+        with said_if_slow(FIRST_PASS):
+            return self._predict(matrix, self._members, self.temperature)
 
     def _predict(
         self, matrix: np.ndarray, members: Any, temperature: float = 1.0

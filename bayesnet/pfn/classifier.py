@@ -14,6 +14,7 @@ from bayesnet import devices
 from bayesnet._columns import names_at_fit
 from bayesnet._errors import FileFormatError, InputError, unknown_name
 from bayesnet._matrix import as_matrix
+from bayesnet._notices import said_if_slow
 from bayesnet._types import ArrayLike
 from bayesnet.likelihoods.labels import as_labels, check_classes, encode_labels
 from bayesnet.pfn.class_labels import Labels
@@ -23,6 +24,7 @@ from bayesnet.pfn.class_tasks import ClassTasks
 from bayesnet.pfn.class_temperature import temperature_of
 from bayesnet.pfn.class_training import ClassObjective
 from bayesnet.pfn.class_views import WIDER
+from bayesnet.pfn.context import FIRST_PASS
 from bayesnet.pfn.correlated_inputs import CorrelatedInputs
 from bayesnet.pfn.ensemble import check_ensemble
 from bayesnet.pfn.inputs import as_input_law
@@ -168,9 +170,11 @@ class ClassPFN:
         posterior = ClassPosterior(
             self, x, codes, names, views, wider, seed, names=names_at_fit(X, "X")
         )
-        posterior = replace(posterior, temperature=temperature_of(temperature, posterior))
         limit = self.card.get("surprise_limit")
-        if warn and limit is not None and posterior.surprise > limit:
+        with said_if_slow(FIRST_PASS):
+            posterior = replace(posterior, temperature=temperature_of(temperature, posterior))
+            surprises = warn and limit is not None and posterior.surprise > limit
+        if surprises:
             warnings.warn(
                 "The table is unlike what this PFN was trained on: half of its rows, predicted by the "
                 f"other half, score {posterior.surprise:.1f} sd worse than predicted, which 1 in 200 "

@@ -16,6 +16,11 @@ from bayesnet.pfn.transformer import pad_columns
 CHUNKS = (128, 1024)
 # Tables, or draws, of one call of a program.
 ON_CPU, ELSEWHERE = 8, 256
+# What is said of passes that take long; see `_notices`.
+FIRST_PASS = (
+    "Conditioning trained weights on the table: the first pass in a process also compiles its programs, once for each "
+    "number of columns and bucket of rows; later ones are quicker."
+)
 
 
 def pad_context(

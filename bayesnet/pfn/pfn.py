@@ -12,10 +12,12 @@ import numpy as np
 
 from bayesnet import devices
 from bayesnet._errors import FileFormatError, InputError, UnsupportedError, unknown_name
+from bayesnet._notices import said_if_slow
 from bayesnet._types import ArrayLike
 from bayesnet.data import Scaling
 from bayesnet.pfn.bars import BarDistribution, Bars
 from bayesnet.pfn.classifier import ClassPFN
+from bayesnet.pfn.context import FIRST_PASS
 from bayesnet.pfn.ensemble import PFNEnsemble, check_ensemble
 from bayesnet.pfn.joint_tasks import JointTasks
 from bayesnet.pfn.posterior import PFNPosterior
@@ -193,7 +195,8 @@ class PFN:
         data = prepare(X, y, self.limits, scaling=scaling, longer=longer, seed=seed, warn=warn)
         posterior = PFNPosterior(self, data)
         if warn:
-            self._warn(posterior)
+            with said_if_slow(FIRST_PASS):
+                self._warn(posterior)
         return posterior if views == 1 else PFNEnsemble(self, data, views, seed)
 
     @devices.single_precision()

@@ -14,13 +14,14 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from bayesnet import devices
+from bayesnet._notices import said_if_slow
 from bayesnet._repr import fitted_to, typicality
 from bayesnet._scales import check_near
 from bayesnet._types import Array, ArrayLike, Float
 from bayesnet.data import Data
 from bayesnet.pfn import quadrature_prediction as quadrature
 from bayesnet.pfn.bars import Bars
-from bayesnet.pfn.context import chunks, pad_context
+from bayesnet.pfn.context import FIRST_PASS, chunks, pad_context
 from bayesnet.pfn.nodes import Conditioned
 from bayesnet.pfn.prediction import BarPrediction
 from bayesnet.pfn.quadrature import QuadratureNetwork
@@ -87,14 +88,15 @@ class PFNPosterior:
         check_near(scaled, np.float32)
         if warn:
             warn_of_far(scaled)
-        if isinstance(self.network, QuadratureNetwork):
-            tables, mask, used = self.processes()
-            numbers = quadrature.at_rows(self.network, tables, mask, used, scaled)
-            laws = quadrature.in_units(numbers, scaling.y_loc, scaling.y_scale)
-            return quadrature.prediction(
-                laws, self.network, self.processes, scaled, scaling.y_scale
-            )
-        return self.prediction(matrix, *self.logits(scaled))
+        with said_if_slow(FIRST_PASS):
+            if isinstance(self.network, QuadratureNetwork):
+                tables, mask, used = self.processes()
+                numbers = quadrature.at_rows(self.network, tables, mask, used, scaled)
+                laws = quadrature.in_units(numbers, scaling.y_loc, scaling.y_scale)
+                return quadrature.prediction(
+                    laws, self.network, self.processes, scaled, scaling.y_scale
+                )
+            return self.prediction(matrix, *self.logits(scaled))
 
     def prediction(
         self, x: np.ndarray, logits_y: np.ndarray, logits_f: np.ndarray

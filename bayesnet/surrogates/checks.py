@@ -24,6 +24,15 @@ def check_settings(dtype: Any, max_draws: int | None) -> None:
         raise InputError(f"max_draws must be at least 1 or None, got {max_draws}.")
 
 
+def refuse_draws(inference: Any, init: Any, max_draws: Any) -> None:
+    """Raise `UnsupportedError` for arguments about chains and draws, of which `inference` has none."""
+    given = [n for n, v in (("init", init), ("max_draws", max_draws)) if v is not None]
+    if given:
+        raise UnsupportedError(
+            f"inference={inference!r} has no chains and no draws: leave {' and '.join(given)} out."
+        )
+
+
 def check_likelihood(likelihood: Any) -> Any:
     """`likelihood`, or `UnsupportedError` if functions are not outcomes (classes, counts)."""
     if not likelihood.scales_targets:

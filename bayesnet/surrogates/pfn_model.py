@@ -19,7 +19,12 @@ from bayesnet.pfn.quadrature import QuadratureNetwork
 from bayesnet.surrogates.bar_law import BarLaw
 from bayesnet.surrogates.bar_posterior import BarPosterior
 from bayesnet.surrogates.base import TableModel
-from bayesnet.surrogates.checks import check_points, check_settings, check_training
+from bayesnet.surrogates.checks import (
+    check_points,
+    check_settings,
+    check_training,
+    refuse_draws,
+)
 from bayesnet.surrogates.look_ahead import correlations
 from bayesnet.surrogates.noise import given_noise
 from bayesnet.surrogates.outcomes import OutcomeMap
@@ -33,7 +38,7 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
     """A PFN (Mueller et al. 2022; for optimization: Mueller et al. 2023) that BoTorch can optimize over.
 
     What `Surrogate(..., inference="pfn")` or `Surrogate(..., inference=bn.PFN...)` makes: the same
-    arguments (`seed`, `init` and `max_draws` have no meaning and are ignored). Nothing is fitted:
+    arguments but for `init` and `max_draws`, which are about draws. Nothing is fitted:
     the table is encoded once, candidates are decoded against it. Posteriors are `BarPosterior`s:
     the network's own law at every point, joined over the q points by a Gaussian copula whose
     correlations come from looking one observation ahead (see `look_ahead.correlations`), or are
@@ -42,7 +47,7 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
 
     Raises:
         InputError: bad tensors; more columns or rows than the PFN accepts.
-        UnsupportedError: `train_Yvar`, or a prior or likelihood of one's own.
+        UnsupportedError: `train_Yvar`, `init`, `max_draws`, or a prior or likelihood of one's own.
     """
 
     @lasting
@@ -69,6 +74,7 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         check_training(train_X, train_Y, train_Yvar)
         dtype = train_X.dtype if dtype is None else dtype
         check_settings(dtype, None)
+        refuse_draws(inference, init, max_draws)
         if train_Yvar is not None:
             raise UnsupportedError(
                 "A PFN learns the noise of a table and cannot be told that of each row: leave train_Yvar "
@@ -85,6 +91,7 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
             input_transform=input_transform,
             outcome_transform=outcome_transform,
             inference=inference,
+            seed=seed,
             device=device,
             warn=warn,
         )

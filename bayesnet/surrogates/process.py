@@ -19,7 +19,7 @@ from bayesnet._errors import ConvergenceWarning, UnsupportedError
 from bayesnet.data import Scaling
 from bayesnet.posterior.process import ProcessPosterior
 from bayesnet.surrogates.base import TableModel
-from bayesnet.surrogates.checks import check_points, check_training
+from bayesnet.surrogates.checks import check_points, check_training, refuse_draws
 from bayesnet.surrogates.conditional import Conditional, Nodes
 from bayesnet.surrogates.mixture_posterior import ScaleMixturePosterior
 from bayesnet.surrogates.outcomes import OutcomeMap
@@ -34,7 +34,8 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
     """A Gaussian process, infinite network or scale mixture, fitted by `bn.Exact` when it is made.
 
     What `Surrogate(..., inference="exact" | "infinite_width" | "student_t" | "amortised" |
-    bn.Exact(...))` makes: the same arguments (`init` and `max_draws` have no meaning and are ignored). Posteriors are joint over
+    bn.Exact(...))` makes: the same arguments but for `init` and `max_draws`, which are about draws (`dtype` has no
+    meaning: all is in float64, and results in the dtype of X). Posteriors are joint over
     the q points: a `GPyTorchPosterior` for a Gaussian process, else a `ScaleMixturePosterior`
     (Student-t, or a mixture over scales and sampled hyper-parameters), both differentiable in X.
     `condition_on_observations` and `fantasize` are exact, hyper-parameters kept; where these were
@@ -43,7 +44,7 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
 
     Raises:
         InputError: bad tensors, or what `bn.fit` refuses.
-        UnsupportedError: a kernel that is not JAX code.
+        UnsupportedError: a kernel that is not JAX code; `init` or `max_draws`.
     """
 
     @lasting
@@ -68,6 +69,7 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         check_training(train_X, train_Y, train_Yvar)
+        refuse_draws(inference, init, max_draws)
         fitted = self._fit_table(
             train_X,
             train_Y,

@@ -34,3 +34,12 @@ def test_the_names_that_are_known_are_those_that_make_a_surrogate():
     for said in (refused, other):
         assert "pfn" in str(said.value)
         assert "process_laplace" not in str(said.value)
+
+
+@pytest.mark.parametrize("inference", ["exact", "amortised", "pfn"])
+def test_arguments_about_draws_are_refused_where_there_are_none(inference):
+    X, Y = torch.rand(4, 1), torch.rand(4, 1)
+    with pytest.raises(bn.UnsupportedError, match="no chains and no draws: leave max_draws out"):
+        Surrogate(X, Y, inference=inference, max_draws=8)
+    with pytest.raises(bn.UnsupportedError, match="leave init out"):
+        Surrogate(X, Y, inference=inference, init=Surrogate)
