@@ -138,3 +138,9 @@ def test_nothing_is_loaded_from_another_host(site: Path, pages: dict[Path, Page]
             assert not foreign.match(target), path
             if not target.startswith(("data:", "#")):
                 assert (path.parent / re.split("[?#]", target)[0]).is_file(), f"{path}: {target}"
+
+
+def test_every_section_of_a_docstring_is_understood(site: Path) -> None:
+    # A heading that mkdocstrings does not know ("Fields:") becomes a box of run-on text.
+    for path in (site / "reference").glob("*.html"):
+        assert re.findall(r'<details class="([a-z-]+)"', path.read_text()) == [], path.name
