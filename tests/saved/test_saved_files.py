@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bayesnet as bn
-from tests.saved.write import LABELS, X, Y, answer, draws
+from tests.saved.write import answer, draws, numbers
 
 HERE = Path(__file__).parent
 EXPECTED = {
@@ -32,8 +32,7 @@ def test_an_old_file_predicts_as_it_did(version, name):
         found = draws(loaded)
     elif name.startswith("weights_of_"):
         again = type(loaded).load(HERE / version / f"{name}.bayesnet")  # in single precision
-        labels = name == "weights_of_classes"
-        found = answer(again.fit(X, LABELS if labels else Y, warn=False))
+        found = numbers(again)
     else:
         found = answer(loaded)
     expected = EXPECTED[version][name]

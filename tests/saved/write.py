@@ -13,6 +13,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -167,6 +168,14 @@ def answer(posterior, inputs=NEW):
     return shown
 
 
+def numbers(weights):
+    """What tells trained weights from others: sums over their arrays. (How a table is fitted may get better.)"""
+    leaves = [
+        np.asarray(a, float) for a in jax.tree.leaves(eqx.filter(weights.network, eqx.is_array))
+    ]
+    return {"sum": sum(a.sum() for a in leaves), "squares": sum((a**2).sum() for a in leaves)}
+
+
 def draws(prior):
     """Functions of a prior at the new inputs, as lists of numbers."""
     return {"sample": np.asarray(prior.sample(0, NEW, 2), float).tolist()}
@@ -191,10 +200,10 @@ def main(folder):
     }
     for name, pfn in weights.items():
         pfn.save(folder / f"weights_of_{name}.bayesnet")
-        again = type(pfn).load(folder / f"weights_of_{name}.bayesnet")  # half precision
-        expected[f"weights_of_{name}"] = answer(
-            again.fit(X, LABELS if name == "classes" else Y, warn=False)
-        )
+        again = type(pfn).load(
+            folder / f"weights_of_{name}.bayesnet"
+        )  # they are kept in half precision
+        expected[f"weights_of_{name}"] = numbers(again)
     (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
