@@ -47,7 +47,9 @@ class KernelBridge:
             out = _Kernel.apply(flat, x2.unsqueeze(0), self)
             return out.reshape(*x1.shape[:-1], x2.shape[0])
         batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
-        a, b = (x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]) for x in (x1, x2))
+        a, b = (
+            x.expand(*batch, *x.shape[-2:]).reshape(batch.numel(), *x.shape[-2:]) for x in (x1, x2)
+        )
         return _Kernel.apply(a, b, self).reshape(*batch, x1.shape[-2], x2.shape[-2])
 
     def mean(self, x: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         batch = torch.broadcast_shapes(x.shape[:-2], self._batch)
         x = x.expand(*batch, *x.shape[-2:])
         q, d = x.shape[-2:]
-        flat = x.reshape(-1, q, d)
+        flat = x.reshape(batch.numel(), q, d)
         more = self._flat_more(batch)
         if more is None:
             logits = [
@@ -221,7 +221,10 @@ class PFNSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         """The added rows of every t-batch place, (b, r, d) and (b, r, m)."""
         if self._more is None:
             return None
-        x, y = (a.expand(*batch, *a.shape[-2:]).reshape(-1, *a.shape[-2:]) for a in self._more)
+        x, y = (
+            a.expand(*batch, *a.shape[-2:]).reshape(batch.numel(), *a.shape[-2:])
+            for a in self._more
+        )
         return x, y
 
     def _scaled(self, inputs: Tensor) -> Tensor:

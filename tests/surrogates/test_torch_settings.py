@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from botorch.acquisition import qLogExpectedImprovement
+from botorch.acquisition.objective import ScalarizedPosteriorTransform
 from botorch.models.transforms import Normalize, Standardize
 from botorch.sampling.get_sampler import get_sampler
 
@@ -204,3 +205,41 @@ def test_closed_form_improvement_that_was_made_without_derivatives(mode):
         (slope,) = torch.autograd.grad(acquisition(point).sum(), point)
         assert torch.isfinite(slope).all()
         assert slope.abs().sum() > 0
+
+
+def test_no_points_have_an_empty_posterior(case):
+    """As BoTorch's own models answer them."""
+    kind, model, _ = case
+    m = model.num_outputs
+    models = [model]
+    if kind != "draws":
+        more, Y = grid(2, 2), torch.from_numpy(np.full((3, 2, m), 0.4))
+        models += [model.condition_on_observations(more.expand(3, 2, 2), Y)]
+        none, nothing = torch.zeros(0, 2).double(), torch.zeros(0, m).double()
+        models += [model.condition_on_observations(none, nothing)]
+        torch.testing.assert_close(
+            models[-1].posterior(more).mean, model.posterior(more).mean, rtol=1e-8, atol=1e-8
+        )
+        sampler = get_sampler(model.posterior(more), torch.Size([4]), seed=0)
+        fantasies = model.fantasize(torch.zeros(3, 0, 2).double(), sampler)
+        assert fantasies.batch_shape == (4, 3)
+        same = model.posterior(more).mean.expand(4, 3, 2, m)
+        torch.testing.assert_close(fantasies.posterior(more).mean, same, rtol=1e-6, atol=1e-6)
+    for each in models:
+        batch = each.batch_shape
+        for shape in ((0,), (3, 0)) if batch in ((), (3,)) else ((3, 0),):
+            if batch and len(shape) == 1:
+                continue
+            X = torch.zeros(*shape, 2).double().requires_grad_()
+            for noise in (False, True):
+                posterior = each.posterior(X, observation_noise=noise)
+                assert posterior.mean.shape == (*shape, m)
+                assert posterior.variance.shape == (*shape, m)
+                assert posterior.rsample(torch.Size([5])).shape == (5, *shape, m)
+                if type(posterior).__module__.startswith("bayesnet"):
+                    drawn = get_sampler(posterior, torch.Size([4]), seed=0)(posterior)
+                    assert drawn.shape == (4, *shape, m)
+    total = ScalarizedPosteriorTransform(torch.ones(m).double())
+    empty = torch.zeros(3, 0, 2).double()
+    if kind != "independent":  # BoTorch combines lists of one point only
+        assert model.posterior(empty, posterior_transform=total).mean.shape == (3, 0, 1)
