@@ -134,6 +134,7 @@ class BayesNetSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The proposal of a trial, stored on it before it is returned."""
+        self._raise_error_if_multi_objective(study)
         if not search_space:
             return {}
         stored = read_proposal(trial, search_space)
@@ -152,6 +153,7 @@ class BayesNetSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
         """A uniform draw, for parameters outside the relative space."""
+        self._raise_error_if_multi_objective(study)
         return uniform(self._seed, trial.number, param_name, param_distribution)
 
     def _startup(self, space: Space) -> int:
