@@ -8,16 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
 from scipy.stats import rankdata
 
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._matrix import as_matrix
 from bayesnet._types import ArrayLike
+from bayesnet.diagnostics.mixture_crps import mean_abs, mixture_crps, student_t_crps
 from bayesnet.likelihoods.gaussian import Normal
 from bayesnet.likelihoods.labels import codes_of
+from bayesnet.likelihoods.student_t import StudentTLaw
 from bayesnet.posterior import ClassPrediction, Prediction
 from bayesnet.posterior.prediction import generator
+from bayesnet.posterior.process_prediction import ProcessPrediction
 
 # Pairs of draws for the spread term of the CRPS are taken at this many distances at most (all
 # distances, and so all pairs, up to twice as many draws).
@@ -38,7 +40,7 @@ def targets_of(prediction: Any, y: ArrayLike) -> np.ndarray:
             "take brier, calibration.ece, auroc, or -prediction.log_prob(y)."
         )
     targets = as_matrix(y, "y")
-    shape = prediction.values.shape[1:]
+    shape = prediction.mean.shape
     if targets.shape != shape:
         raise InputError(
             f"y must have shape {shape}, one value a predicted point, got {np.shape(y)}."
@@ -51,9 +53,11 @@ def crps(
 ) -> np.ndarray:
     """The continuous ranked probability score E|Y - y| - E|Y - Y'| / 2, (n, m), in the units of y.
 
-    For components that are Gaussian the expectations over the noise are exact (Grimit et al. 2006,
-    eq. 5). For others observations are drawn (`seed`), 8 of each component and 2,000 or more in all; of one
-    component 1,000 quantiles take their place.
+    Of posteriors in closed form (`ProcessPrediction`: a weighted mixture of normal or Student-t laws) the
+    score of that very mixture, without draws. For components that are Gaussian the expectations over
+    the noise are exact (Grimit et al. 2006, eq. 5). For others observations are drawn (`seed`), 8 of each
+    component and 2,000 or more in all; one Student-t law is in closed form, of one other component 1,000
+    quantiles take their place.
 
     Args:
         prediction: of n points, a mixture over s draws.
@@ -61,12 +65,21 @@ def crps(
         fair: Y and Y' come from different draws (Ferro 2014, eq. 4): an unbiased estimate of the
             score of the posterior that the draws are a sample of, comparable between any s.
             False: the score of the equal mixture of these very components. None: fair, but for
-            one component.
+            one component, and for a mixture in closed form, which is no sample.
 
     With more than 1,000 draws the pairs are taken at 500 distances along the draws, not at all. Raises
-    `InputError` for a fair score of one draw, and for y of another shape.
+    `InputError` for a fair score of one draw or of a mixture in closed form, and for y of another shape.
     """
     targets = targets_of(prediction, y)
+    if isinstance(prediction, ProcessPrediction):
+        if fair:
+            raise InputError(
+                "The fair CRPS compares draws, and this prediction is a mixture in closed form: leave fair "
+                "out."
+            )
+        scale = np.hypot(prediction.function_scale, prediction.noise_scale)
+        weight = np.exp(prediction.log_weight)
+        return mixture_crps(prediction.location, scale, weight, prediction.df, targets)
     components = prediction.components
     s = len(components.location)
     fair = s > 1 if fair is None else fair
@@ -75,6 +88,10 @@ def crps(
     if isinstance(components, Normal):
         scale = np.broadcast_to(components.scale, components.loc.shape)
         return _gaussian_crps(components.loc, scale, targets, fair)
+    if s == 1 and isinstance(components, StudentTLaw) and (np.asarray(components.df) > 1).all():
+        scale = np.broadcast_to(components.scale, components.loc.shape)[0]
+        df = np.broadcast_to(components.df, components.loc.shape)[0]
+        return scale * student_t_crps((targets - components.loc[0]) / scale, df)
     if s == 1:
         levels = (np.arange(LEVELS) + 0.5) / LEVELS
         quantiles = np.concatenate([components.quantile(level) for level in levels])
@@ -95,16 +112,9 @@ def crps(
     return distance - 0.5 * ((s - 1) / s * spread + np.mean(again, axis=0) / s)
 
 
-def _mean_abs(loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """E|Z| of Z ~ N(loc, scale^2)."""
-    z = loc / scale
-    density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-    return scale * (z * (2 * ndtr(z) - 1) + 2 * density)
-
-
 def _gaussian_crps(loc: np.ndarray, scale: np.ndarray, y: np.ndarray, fair: bool) -> np.ndarray:
     s = len(loc)
-    distance = _mean_abs(y - loc, scale).mean(axis=0)
+    distance = mean_abs(y - loc, scale).mean(axis=0)
     spread = np.zeros_like(y)
     if s > 1:
         # Pairs (i, i + lag mod s): every unordered pair once, those at lag s / 2 twice.
@@ -114,10 +124,10 @@ def _gaussian_crps(loc: np.ndarray, scale: np.ndarray, y: np.ndarray, fair: bool
         share = np.where(2 * lags == s, 0.5, 1.0)
         for lag, weight in zip(lags, share / share.sum(), strict=True):
             width = np.hypot(scale, np.roll(scale, lag, axis=0))
-            spread += weight * _mean_abs(loc - np.roll(loc, lag, axis=0), width).mean(axis=0)
+            spread += weight * mean_abs(loc - np.roll(loc, lag, axis=0), width).mean(axis=0)
     if fair:
         return distance - 0.5 * spread
-    own = _mean_abs(np.zeros_like(loc), np.sqrt(2) * scale).mean(axis=0)
+    own = mean_abs(np.zeros_like(loc), np.sqrt(2) * scale).mean(axis=0)
     return distance - 0.5 * ((s - 1) / s * spread + own / s)
 
 

@@ -22,7 +22,14 @@ from bayesnet.data import Scaling
 from bayesnet.likelihoods import GaussianLikelihood
 from bayesnet.pfn.context import FIRST_PASS, pad_context
 from bayesnet.pfn.family import ProcessFamily
-from bayesnet.pfn.importance import WIDER, HyperProposal, Weighted, systematic, weigh
+from bayesnet.pfn.importance import (
+    WIDER,
+    HyperProposal,
+    Weighted,
+    standard_error,
+    thinned,
+    weigh,
+)
 from bayesnet.pfn.joint_tasks import JointTasks
 from bayesnet.pfn.loop import run_loop
 from bayesnet.pfn.precision import cast
@@ -35,6 +42,7 @@ from bayesnet.pfn.tasks import Tasks
 from bayesnet.posterior.process import ProcessPosterior
 from bayesnet.posterior.saving import load, save
 from bayesnet.priors import GaussianProcess
+from bayesnet.priors.hyper import HALF_LOG_2PI
 from bayesnet.priors.kernel_model import bare_covariance, fixed_covariance
 
 # Added to the variance of the noise, relative to that of the function, as in the training tasks.
@@ -142,7 +150,7 @@ class AmortisedProcess:
         *,
         scaling: Scaling | None = None,
         draws: int = 64,
-        members: int = 16,
+        members: int = 32,
         longer: str = "error",
         seed: int = 0,
         warn: bool = True,
@@ -155,12 +163,15 @@ class AmortisedProcess:
             scaling: the coordinate map; from the data (mean 0, sd 1) if None.
             draws: hyper-parameters that are weighed for each kind of process; up to eight times as
                 many where fewer than 32 of them are effective.
-            members: of the mixture that is returned: a choice of these by their weights.
+            members: of the mixture that is returned, at most: these draws with their weights. Of more
+                draws that matter the heaviest are kept, and some of the others stand for the rest.
             longer, warn: as of `bn.PFN.fit`.
             seed: of the choice of rows if "subsample".
 
         Returns a `ProcessPosterior`, as `bn.Exact(hyper="hmc")` does; `search["effective_size"]`
-        is the effective number of draws behind it.
+        is the effective number of draws behind it, and `log_evidence` the evidence of all kinds of
+        processes, hyper-parameters and columns together (importance sampling), with the standard error
+        `log_evidence_error`.
 
         Raises `InputError` for data that cannot be used, or more columns or rows than accepted;
         `UnsupportedError` for several outputs.
@@ -192,17 +203,14 @@ class AmortisedProcess:
                 )
                 for part in range(self.family.num_parts)
             ]
-        weights = np.concatenate(
-            [w.log_weight + np.log(s) for w, s in zip(found, self.family.weights, strict=True)]
-        )
-        weights = np.exp(weights - logsumexp(weights))
+        each = [w.log_weight + np.log(s) for w, s in zip(found, self.family.weights, strict=True)]
+        total = float(logsumexp(np.concatenate(each)))
+        weights = np.exp(np.concatenate(each) - total)
         size = float(1.0 / np.sum(weights**2))
-        chosen = systematic(weights, members).tolist()
+        error = standard_error([np.exp(w - total) for w in each])
+        chosen, shares = thinned(weights, members)
         places = [(part, at) for part, w in enumerate(found) for at in range(len(w.z))]
-        made = {}
-        for i in set(chosen):
-            part, at = places[i]
-            made[i] = self._member(part, at, d, found[part])
+        made = [self._member(*places[i], d, found[places[i][0]]) for i in chosen]
         problems = []
         if size < 3.0:
             problems.append(
@@ -210,13 +218,20 @@ class AmortisedProcess:
                 'bn.Exact(hyper="hmc")'
             )
         posterior = ProcessPosterior(
-            tuple(made[i][0] for i in chosen),
-            np.array([[made[i][1]] for i in chosen]),
+            tuple(process for process, _ in made),
+            np.array([[noise] for _, noise in made]),
             GaussianLikelihood(),
             data.scaling,
             np.asarray(data.x, np.float64),
             np.asarray(data.y, np.float64),
-            search={"hyper": "amortised", "effective_size": size, "problems": tuple(problems)},
+            search={
+                "hyper": "amortised",
+                "effective_size": size,
+                "problems": tuple(problems),
+                "log_evidence": total - len(data.y) * HALF_LOG_2PI,
+                "log_evidence_error": error,
+            },
+            log_weight=np.log(shares),
         )
         posterior.seconds["fit"] = time.perf_counter() - start
         return posterior

@@ -26,14 +26,17 @@ WIDER = 1.2
 # Components of the second proposal, their sd as a share of the spread of the weighted draws, and the
 # least sd as a share of the network's.
 CENTRES, NARROWER, FLOOR = 16, 0.7, 0.15
-# The tempered weights have at least this effective share of the draws.
-SHARE = 0.25
+# A proposal is made around draws by their weights, tempered to this effective number of them, at most
+# this share of all: with more draws proposals draw nearer to the posterior.
+AROUND, SHARE = 10.0, 0.25
 # Columns keep at least this probability of having, and of not having, an effect.
 DOUBT = 0.05
 # The most rounds of draws.
 ROUNDS = 16
 # How far points of the unit cube stay off its faces: what lies beyond has a normal quantile of 6.4.
 EDGE = 1e-10
+# Draws of less than this share of all weight are left out of a posterior.
+NEGLIGIBLE = 1e-8
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
 
 
@@ -136,6 +139,12 @@ def weigh(
         z, relevant = np.concatenate([z, z_more]), np.concatenate([relevant, relevant_more])
 
 
+def standard_error(parts: list[np.ndarray]) -> float:
+    """The standard error of the log of the sum of all weights, whose sum is 1 here; one array for each
+    independent set of draws (delta method; draws that fill a law evenly do better than this)."""
+    return float(np.sqrt(sum(len(w) * np.var(w, ddof=1) for w in parts)))
+
+
 def effective_size(log_weight: Float[np.ndarray, " s"]) -> float:
     """`(sum w)^2 / sum w^2`; 0 where no draw has any weight."""
     top = np.max(log_weight)
@@ -148,8 +157,8 @@ def effective_size(log_weight: Float[np.ndarray, " s"]) -> float:
 def adapted(
     first: HyperProposal, z: np.ndarray, relevant: np.ndarray, log_weight: np.ndarray
 ) -> HyperProposal:
-    """A proposal around draws of the first with large weights."""
-    weight = tempered(log_weight, SHARE)
+    """A proposal around the draws so far that have large weights."""
+    weight = tempered(log_weight, min(SHARE, AROUND / len(z)))
     centre = weight @ z
     spread = np.sqrt(weight @ (z - centre) ** 2)
     usual = np.sqrt(np.exp(first.log_share) @ first.std**2)
@@ -162,6 +171,32 @@ def adapted(
     return HyperProposal(
         np.full(CENTRES, -np.log(CENTRES)), z[chosen], np.tile(std, (CENTRES, 1)), odds
     )
+
+
+def thinned(weights: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most `num` of weighted draws: their indices, the heaviest first, and weights with sum 1.
+
+    Weights above a threshold c are kept; of the others as many as have place are chosen evenly, each
+    with weight c, so that means keep their expectation (Fearnhead & Clifford 2003, section 3). Draws of
+    next to no weight are left out.
+    """
+    weights = weights / weights.sum()
+    index = np.flatnonzero(weights > NEGLIGIBLE)
+    kept = weights[index]
+    if len(index) > num:
+        order = np.argsort(-kept, kind="stable")
+        index, kept = index[order], kept[order]
+        # The fewest of the heaviest that outweigh an even share of what is left for the others.
+        rest = kept.sum() - np.concatenate([[0.0], np.cumsum(kept)])
+        large = next(i for i in range(num) if kept[i] * (num - i) < rest[i] * (1 + 1e-12))
+        few = num - large
+        # In the order of the draws, so that all kinds of processes and rounds keep their shares.
+        others = large + np.argsort(index[large:])
+        chosen = others[systematic(kept[others] / rest[large], few)]
+        index = np.concatenate([index[:large], index[chosen]])
+        kept = np.concatenate([kept[:large], np.full(few, rest[large] / few)])
+    order = np.argsort(-kept, kind="stable")
+    return index[order], kept[order] / kept.sum()
 
 
 def tempered(log_weight: np.ndarray, share: float) -> np.ndarray:

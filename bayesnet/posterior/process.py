@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 
 from bayesnet._errors import InputError, UnsupportedError
 from bayesnet._matrix import as_matrix
@@ -35,9 +36,9 @@ class ProcessPosterior:
     All attributes are in scaled coordinates and float64.
 
     Attributes:
-        priors: the prior with fixed hyper-parameters; several, equally weighted, where these were
-            sampled.
+        priors: the prior with fixed hyper-parameters; several where these were sampled.
         noise_std: the noise levels (k, m) that go with each of k priors; 0 where only `y_var` counts.
+        log_weight: the logs of the weights (k,) of the priors; None if they weigh the same.
         scaling: the map to the user's units.
         x: inputs of the table (n, d).
         y: its targets (n, m), NaN where they are missing.
@@ -57,6 +58,7 @@ class ProcessPosterior:
     method: Any = None
     search: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    log_weight: np.ndarray | None = None
 
     def __repr__(self) -> str:
         kind = "process" if len(self.priors) == 1 else f"{len(self.priors)} processes"
@@ -93,6 +95,14 @@ class ProcessPosterior:
         ]
         which = [seen.setdefault(key, len(seen)) for key in keys]
         return [which.index(i) for i in range(len(seen))], which
+
+    @cached_property
+    def log_shares(self) -> np.ndarray:
+        """The logs of the weights of the priors (k,), whose sum is 1."""
+        k = len(self.priors)
+        weight = np.zeros(k) if self.log_weight is None else np.asarray(self.log_weight)
+        shares: np.ndarray = weight - logsumexp(weight)
+        return shares
 
     @cached_property
     def _members(self) -> Members | None:
@@ -133,6 +143,11 @@ class ProcessPosterior:
         return tuple(solution for _, solution in self._solved)
 
     @property
+    def _sampled(self) -> bool:
+        """Whether hyper-parameters were drawn: one of them may be left that has all the weight."""
+        return len(self.priors) > 1 or "log_evidence" in self.search
+
+    @property
     def log_evidence(self) -> float:
         """The log density of the observed targets given the inputs, in nats and in the units of y.
 
@@ -154,7 +169,7 @@ class ProcessPosterior:
         """
         share = np.ones(len(self.x)) if self.weight is None else self.weight
         units = float((share @ ~np.isnan(self.y)) @ np.log(self.scaling.y_scale))
-        if len(self.priors) > 1:
+        if self._sampled:
             return integrated_evidence(self.search) - units
         solved = self._estimated[0][0] if self.iterative else self.solutions[0]
         constant = weighted_constant(self.noise_std[0], self.y, self.y_var, self.weight)
@@ -165,7 +180,7 @@ class ProcessPosterior:
         """The standard error of `log_evidence` in nats: 0 after a factorisation, that of importance
         sampling where hyper-parameters or a scale were sampled, of stochastic Lanczos quadrature after conjugate
         gradients."""
-        if len(self.priors) > 1:
+        if self._sampled:
             return float(self.search.get("log_evidence_error", np.nan))
         if self.iterative:
             return self._estimated[1]
@@ -212,7 +227,7 @@ class ProcessPosterior:
         together = None if self._members is None else self._members.moments(new)
         for place, number in enumerate(first_of):
             (model, solution), std = self._solved[number], self.noise_std[number]
-            share = np.log(which.count(which[number]) / len(which))
+            share = logsumexp(self.log_shares[np.array(which) == place])
             if together is None:
                 mean, variance = self._moments(model, solution, new)
             else:

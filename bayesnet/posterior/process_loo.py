@@ -66,8 +66,9 @@ def leave_one_out(posterior: ProcessPosterior) -> ProcessLeaveOneOut:
         logs.append(log_prob)
     stacked = np.stack(logs)  # (k, n)
     # 1 / p(y_i | y_-i) is the posterior mean of 1 / p(y_i | y_-i, node).
-    rows = np.log(len(logs)) - logsumexp(-stacked, axis=0)
-    share = np.exp(rows - stacked - np.log(len(logs)))
+    terms = posterior.log_shares[:, None] - stacked
+    rows = -logsumexp(terms, axis=0)
+    share = np.exp(rows + terms)
     weight = share[:, :, None]
     mean = np.sum(weight * np.stack(means), axis=0)
     second = np.sum(weight * (np.stack(variances) + (np.stack(means) - mean) ** 2), axis=0)

@@ -108,6 +108,7 @@ def process_report(posterior: Any) -> ProcessReport:
             "noise is small"
         )
     problems += expansion_problems(posterior.priors[0], posterior.x)
+    shares = np.exp(posterior.log_shares)
     scale, learned = posterior.scaling.y_scale, posterior.search.get("learned_on")
     # An estimate costs as much as predicting some rows: it is made when the user asks for it.
     known = not posterior.iterative or posterior.evidence_estimated
@@ -117,7 +118,7 @@ def process_report(posterior: Any) -> ProcessReport:
         posterior.log_evidence if known else float("nan"),
         tuple(
             float(v)
-            for v in np.exp(np.log(np.maximum(posterior.noise_std, 1e-300)).mean(0)) * scale
+            for v in np.exp(shares @ np.log(np.maximum(posterior.noise_std, 1e-300))) * scale
         ),
         {
             name: np.asarray(value).tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 import zlib
 from typing import Any, Self
@@ -119,9 +118,8 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         self.likelihood = fitted.likelihood
         self._members = Conditional.members(fitted)
         self._batch = torch.Size()
-        count = len(self._members)
-        # Log weights of members (members, batch): equal, until rows are conditioned on.
-        self._log_weight = as_tensor(np.full(count, -math.log(count)))
+        # Log weights of members (members, batch): those of the fit, until rows are conditioned on.
+        self._log_weight = as_tensor(fitted.log_shares)
         self._salt = zlib.crc32(np.ascontiguousarray(fitted.y).tobytes()) % 2**20
         std = as_tensor(fitted.noise_std)
         mean_var = 0.0 if fitted.y_var is None else as_tensor(fitted._mean_row_variance())

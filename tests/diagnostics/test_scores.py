@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import integrate, special, stats
 
 import bayesnet as bn
 from bayesnet.diagnostics import calibration as cal
 from bayesnet.diagnostics import scores
+from bayesnet.diagnostics.mixture_crps import mean_abs
 from bayesnet.likelihoods.gaussian import Normal
 from bayesnet.likelihoods.labels import LabelLaw
 from bayesnet.likelihoods.laplace import LaplaceLaw
 from bayesnet.likelihoods.poisson import PoissonLaw
 from bayesnet.likelihoods.student_t import StudentTLaw
+from bayesnet.posterior.process_prediction import ProcessPrediction
 
 RNG = np.random.default_rng(0)
 
@@ -49,10 +51,10 @@ def test_fair_crps_leaves_out_pairs_of_a_draw_with_itself():
     y, s = RNG.normal(size=(3, 2)), 6
     loc = pred.components.loc
     pairs = [
-        scores._mean_abs(loc[i] - loc[j], np.full((3, 2), np.sqrt(2)))
+        mean_abs(loc[i] - loc[j], np.full((3, 2), np.sqrt(2)))
         for i in range(s) for j in range(s) if i != j
     ]  # fmt: skip
-    expected = scores._mean_abs(y - loc, np.ones_like(loc)).mean(0) - 0.5 * np.mean(pairs, 0)
+    expected = mean_abs(y - loc, np.ones_like(loc)).mean(0) - 0.5 * np.mean(pairs, 0)
     assert scores.crps(pred, y) == pytest.approx(expected, abs=1e-12)
 
 
@@ -226,6 +228,56 @@ def test_crps_of_one_student_t_has_its_closed_form(df):
         + 2 * t.pdf(z) * (df + z**2) / (df - 1)
         - 2 * np.sqrt(df) / (df - 1) * ratio
     )
-    np.testing.assert_allclose(scores.crps(pred, y), expected, rtol=0.01)
+    np.testing.assert_allclose(scores.crps(pred, y), expected, rtol=1e-10)
     assert np.array_equal(scores.crps(pred, y), scores.crps(pred, y, seed=5))
     assert scores.score(pred, y)["crps"] == pytest.approx(scores.crps(pred, y).mean())
+
+
+def closed_form(weight, df, loc, scale):
+    """A weighted mixture at points (n, m) in closed form."""
+    j, n, m = loc.shape
+    return ProcessPrediction(
+        loc, scale, 0.5 * scale, np.log(weight), df, np.full(m, np.inf), np.arange(j), True,
+        lambda node, output: np.eye(n),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("df", [None, 0.8, 1.5, 6.0])
+@pytest.mark.parametrize("j", [1, 2, 12])
+def test_crps_of_a_weighted_mixture_is_the_integral_of_its_cdf(df, j):
+    """By adaptive quadrature, at points inside, between and far from the laws."""
+    rng = np.random.default_rng(j)
+    weight = rng.dirichlet(np.full(j, 0.7), size=2).T
+    loc, scale = rng.normal(size=(j, 3, 2)) * 3, 10 ** rng.uniform(-2, 1, (j, 3, 2))
+    pred = closed_form(weight, None if df is None else np.full(2, df), loc, scale)
+    y = np.array([[0.3, -1.0], [2.0, 40.0], [-3.0, 0.0]])
+    got = scores.crps(pred, y)
+    law = stats.norm if df is None else stats.t(df)
+    width = np.hypot(scale, 0.5 * scale)
+    for i in range(3):
+        for o in range(2):
+
+            def tail(x, up, i=i, o=o):
+                z = (x - loc[:, i, o]) / width[:, i, o]
+                return float(weight[:, o] @ (law.sf(z) if up else law.cdf(z))) ** 2
+
+            size, exact = 1e-3 * float(width[:, i, o].min()), 0.0
+            for up, sign in ((False, -1.0), (True, 1.0)):
+                # In the log of the distance to y, from below all scales to far beyond them.
+                def beyond(v, up=up, sign=sign, at=y[i, o], size=size):
+                    return tail(at + sign * size * np.expm1(v), up) * size * np.exp(v)
+
+                exact += integrate.quad(beyond, 0.0, 60.0, limit=1000, epsrel=1e-9)[0]
+            assert got[i, o] == pytest.approx(exact, rel=1e-4)
+
+
+def test_crps_of_a_mixture_in_closed_form_has_no_draws():
+    pred = closed_form(
+        np.array([[0.9], [0.1]]), None, np.array([[[-1.0]], [[1.0]]]), np.full((2, 1, 1), 0.2)
+    )
+    assert np.array_equal(scores.crps(pred, [[0.3]]), scores.crps(pred, [[0.3]], fair=False))
+    assert "components" not in pred.__dict__  # no copies were made
+    with pytest.raises(bn.InputError, match="closed form"):
+        scores.crps(pred, [[0.3]], fair=True)
+    heavy = closed_form(np.ones((1, 1)), np.array([0.5]), np.zeros((1, 1, 1)), np.ones((1, 1, 1)))
+    assert np.isinf(scores.crps(heavy, [[0.0]])).all()

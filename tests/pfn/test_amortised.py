@@ -12,7 +12,7 @@ import bayesnet as bn
 from bayesnet.data import Scaling
 from bayesnet.pfn.amortised import AmortisedProcess
 from bayesnet.pfn.family import FLAT, ProcessFamily
-from bayesnet.pfn.importance import HyperProposal, systematic, tempered, weigh
+from bayesnet.pfn.importance import HyperProposal, systematic, tempered, thinned, weigh
 from bayesnet.pfn.inputs import MixedInputs
 from bayesnet.pfn.proposal import ProposalNetwork
 from bayesnet.pfn.settings import Training
@@ -169,6 +169,113 @@ def test_latents_and_hyperparameters_are_inverse(two):
     kept = np.ones_like(z, bool)
     kept[1, 2] = False
     np.testing.assert_allclose(back[:, used][kept[:, used]], z[:, used][kept[:, used]], rtol=1e-9)
+
+
+def test_columns_and_evidence_are_those_of_all_patterns_on_grids():
+    """Two columns, three patterns of effects: mean, sd, weights of columns, and the evidence."""
+    unused = 0.3
+    small = made(
+        lambda d: bn.GaussianProcess("rbf", bn.LogNormal([0.1] * d, 0.5)), (1, 2), 2, unused
+    )
+    rng = np.random.default_rng(4)
+    x, new = rng.uniform(-2, 2, (8, 2)), np.array([[0.0, 0.5], [1.0, -1.0], [-3.0, 2.0]])
+    y = np.sin(2 * x[:, 0]) + 0.3 * x[:, 1] + 0.2 * rng.normal(size=8)
+    scaling = Scaling(np.zeros(2), np.ones(2), np.array([0.2]), np.array([2.0]))
+    post = small.fit(x, y, scaling=scaling, draws=4096, members=1024, warn=False)
+    pred = post.predict(new)
+
+    grid = np.linspace(-4, 4, 25)
+    logs, means, variances, patterns = [], [], [], []
+    both, target = np.concatenate([x, new]), (y - 0.2) / 2.0
+    for pattern in ((True, True), (True, False), (False, True)):
+        free = np.meshgrid(*[grid] * (1 + sum(pattern)), indexing="ij")
+        z = np.stack([a.ravel() for a in free], axis=1)
+        noise = np.exp(-1.5 + 0.6 * z[:, 0])
+        length = np.full((len(z), 2), np.inf)
+        length[:, np.flatnonzero(pattern)] = np.exp(0.1 + 0.5 * z[:, 1:])
+        e = (both[:, None] - both) ** 2
+        k = np.exp(-0.5 * np.einsum("abd,sd->sab", e, 1 / length**2))
+        gram = k[:, :8, :8] + (noise**2)[:, None, None] * np.eye(8)
+        solved = np.linalg.solve(gram, np.broadcast_to(target[:, None], (len(z), 8, 1)))[..., 0]
+        gain = np.linalg.solve(gram, k[:, :8, 8:])
+        means.append(np.einsum("sqn,sn->sq", k[:, 8:, :8], solved))
+        variances.append(1 - np.einsum("sqn,snq->sq", k[:, 8:, :8], gain))
+        step = np.log(grid[1] - grid[0]) - 0.5 * np.log(2 * np.pi)
+        prior = -0.5 * (z**2).sum(1) + z.shape[1] * step
+        prior += np.log(np.prod([0.7 if p else 0.3 for p in pattern]) / (1 - 0.3**2))
+        normal = -0.5 * solved @ target - 0.5 * np.linalg.slogdet(gram)[1] - 4 * np.log(2 * np.pi)
+        logs.append(prior + normal)
+        patterns += [pattern] * len(z)
+    log_weight, mean, variance = (
+        np.concatenate(logs),
+        np.concatenate(means),
+        np.concatenate(variances),
+    )
+    evidence = np.logaddexp.reduce(log_weight)
+    weight = np.exp(log_weight - evidence)
+    expected = weight @ mean
+    spread = np.sqrt(weight @ (variance + mean**2) - expected**2)
+
+    assert 0 < post.log_evidence_error < 0.05
+    assert post.log_evidence == pytest.approx(
+        evidence - 8 * np.log(2.0), abs=0.01 + 2 * post.log_evidence_error
+    )
+    np.testing.assert_allclose(pred.mean[:, 0], 0.2 + 2 * expected, atol=0.03)
+    np.testing.assert_allclose(pred.epistemic_std[:, 0], 2 * spread, rtol=0.03)
+    lengths = np.array([p.covariance.hyper["lengthscale"] for p in post.priors])
+    share = np.exp(post.log_shares) @ (lengths < FLAT)
+    np.testing.assert_allclose(share, weight @ np.array(patterns), atol=0.02)
+
+
+def test_members_keep_the_weights_of_their_draws(two):
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(10, 2))
+    y = np.sin(2 * x[:, 0]) + 0.1 * rng.normal(size=10)
+    whole = two.fit(x, y, members=10_000, warn=False)
+    shares = np.exp(whole.log_shares)
+    assert whole.search["effective_size"] == pytest.approx(1 / np.sum(shares**2), rel=1e-4)
+    assert (np.diff(shares) <= 0).all()  # the heaviest is `prior`
+    few = two.fit(x, y, members=8, warn=False)
+    assert len(few.priors) == 8
+    assert len(set(few.noise_std[:, 0])) == 8
+    # What is above the threshold keeps its weight, the others share the rest.
+    kept = np.exp(few.log_shares)
+    large = int(np.sum(kept > kept[-1] * (1 + 1e-9)))
+    np.testing.assert_allclose(kept[:large], shares[:large], rtol=1e-6)
+    np.testing.assert_array_equal(few.noise_std[:large], whole.noise_std[:large])
+    spread = np.abs(few.predict(x).mean - whole.predict(x).mean) / whole.predict(x).std
+    assert spread.max() < 0.5
+    # The mixture is that of the members, one by one.
+    pred, moments = few.predict(x[:4]), []
+    for prior, noise in zip(few.priors, few.noise_std[:, 0], strict=True):
+        alone = bn.fit(
+            prior, x, y, likelihood=bn.GaussianLikelihood(float(noise * few.scaling.y_scale[0])),
+            inference="exact", scaling=few.scaling,
+        )  # fmt: skip
+        p = alone.predict(x[:4])
+        moments.append((p.mean[:, 0], p.std[:, 0] ** 2, alone.loo().rows))
+    mean, variance, rows = (np.array(a) for a in zip(*moments, strict=True))
+    np.testing.assert_allclose(pred.mean[:, 0], kept @ mean, rtol=1e-5, atol=1e-7)
+    second = kept @ (variance + mean**2) - (kept @ mean) ** 2
+    np.testing.assert_allclose(pred.std[:, 0] ** 2, second, rtol=1e-4)
+    np.testing.assert_allclose(few.loo().rows, -np.log(kept @ np.exp(-rows)), rtol=1e-5)
+
+
+def test_thinned_draws_keep_large_weights_and_means():
+    weights = np.array([0.02] * 10 + [0.5, 0.3] + [1e-12])
+    index, kept = thinned(weights, 50)
+    assert index[:2].tolist() == [10, 11]
+    assert 12 not in index
+    np.testing.assert_allclose(kept.sum(), 1.0)
+    index, kept = thinned(weights, 6)
+    assert index[:2].tolist() == [10, 11]
+    np.testing.assert_allclose(kept, [0.5, 0.3, 0.05, 0.05, 0.05, 0.05], rtol=1e-9)
+    assert len(set(index.tolist())) == 6
+    rng = np.random.default_rng(0)
+    weights, values = rng.exponential(size=400) ** 3, np.linspace(0, 1, 400)
+    index, kept = thinned(weights, 64)
+    assert kept @ values[index] == pytest.approx(weights @ values / weights.sum(), abs=0.01)
+    np.testing.assert_allclose(thinned(np.ones(8), 4)[1], 0.25)
 
 
 def test_columns_without_effect_do_not_matter(two):

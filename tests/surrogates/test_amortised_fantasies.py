@@ -56,7 +56,7 @@ def by_hand(model, x, y, at):
         prediction = found[1].predict(at)
         means.append(prediction.mean[:, 0])
         variances.append(prediction.epistemic_std[:, 0] ** 2)
-    weight = np.exp(np.array(ratios) - max(ratios))
+    weight = np.exp(np.array(ratios) - max(ratios) + model.fitted.log_shares)
     weight /= weight.sum()
     mean = weight @ np.array(means)
     return weight, mean, weight @ (np.array(variances) + (np.array(means) - mean) ** 2)
@@ -76,8 +76,11 @@ def test_members_are_conditioned_and_reweighted_exactly(model):
     np.testing.assert_allclose(found.mean[:, 0], mean, rtol=1e-6)
     np.testing.assert_allclose(found.variance[:, 0], variance, rtol=1e-5)
     assert abs(float(new.effective_members) - 1 / np.sum(weight**2)) < 1e-4
-    # The old model is as it was.
-    assert abs(float(model.effective_members) - 6) < 1e-9
+    # The old model is as it was: members with the weights of their draws.
+    start = np.exp(model.fitted.log_shares)
+    assert abs(float(model.effective_members) - 1 / np.sum(start**2)) < 1e-9
+    mean = model.fitted.predict(AT.numpy()).mean
+    np.testing.assert_allclose(model.posterior(AT).mean, mean, rtol=1e-6, atol=1e-8)
 
 
 def test_rows_one_after_the_other_are_as_rows_together(model):
