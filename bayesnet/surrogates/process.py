@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from typing import Any, Self
 
@@ -14,19 +13,17 @@ from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNorm
 from linear_operator import to_linear_operator
 from torch import Tensor
 
-from bayesnet._errors import ConvergenceWarning, UnsupportedError
+from bayesnet._errors import UnsupportedError
 from bayesnet.data import Scaling
 from bayesnet.posterior.process import ProcessPosterior
 from bayesnet.surrogates.base import TableModel
 from bayesnet.surrogates.checks import check_points, check_training, refuse_draws
 from bayesnet.surrogates.conditional import Conditional, Nodes
+from bayesnet.surrogates.effective import Told, effective
 from bayesnet.surrogates.mixture_posterior import ScaleMixturePosterior
 from bayesnet.surrogates.outcomes import OutcomeMap
 from bayesnet.surrogates.scope import lasting
 from bayesnet.surrogates.tensors import as_tensor
-
-# Fewer effective draws of hyper-parameters than this are warned about.
-FEWEST = 3.0
 
 
 class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
@@ -118,6 +115,7 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         self.likelihood = fitted.likelihood
         self._members = Conditional.members(fitted)
         self._batch = torch.Size()
+        self._told = Told()
         # Log weights of members (members, batch): those of the fit, until rows are conditioned on.
         self._log_weight = as_tensor(fitted.log_shares)
         self._salt = zlib.crc32(np.ascontiguousarray(fitted.y).tobytes()) % 2**20
@@ -243,7 +241,8 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         quadrature are reweighted. Sampled hyper-parameters too: each member is conditioned exactly
         and its weight multiplied by the density that it gave to the new rows (importance sampling
         among the members there are). Rows that surprise leave few of them: `effective_members`
-        tells, and a warning where real rows (no batch) leave fewer than 3.
+        tells, and a warning where real rows (no batch) or, once a model, fantasies leave fewer than 3;
+        of the nodes of a scale fewer than 2 (`effective_nodes`).
 
         Raises:
             InputError: tensors that do not fit.
@@ -278,19 +277,25 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         gained = [density.sum(-1) for _, density in found if density is not None]
         if len(gained) > 1:
             new._log_weight = reweighted(self._log_weight, torch.stack(gained))
-            if not new._batch and float(new.effective_members) < FEWEST:
-                warnings.warn(
-                    f"The new rows leave {float(new.effective_members):.1f} of {len(gained)} draws of the "
-                    "hyper-parameters effective: fit the whole table anew.",
-                    ConvergenceWarning,
-                    stacklevel=3,
-                )
+            before = float(effective(as_tensor(self.fitted.log_shares)))
+            self._told.members(before, new.effective_members, len(gained), stacklevel=3)
+        elif new.effective_nodes is not None:
+            left, nodes = new.effective_nodes, self.fitted.solutions[0].log_weight
+            before = float(effective(as_tensor(nodes)).min())
+            self._told.nodes(before, left, len(nodes), stacklevel=3)
         return new
 
     @property
     def effective_members(self) -> Tensor:
         """The effective number of hyper-parameters behind the posterior (batch), `1 / sum w^2`."""
-        return torch.exp(-torch.logsumexp(2.0 * self._log_weight, dim=0))
+        return effective(self._log_weight)
+
+    @property
+    def effective_nodes(self) -> Tensor | None:
+        """The effective number of nodes of a scale that is integrated by quadrature (batch, outputs or 1);
+        None where there are no nodes."""
+        first = self._members[0]
+        return effective(first.log_weight) if first.law is not None and first.df is None else None
 
 
 def reweighted(log_weight: Tensor, gained: Tensor) -> Tensor:

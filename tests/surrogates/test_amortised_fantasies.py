@@ -149,6 +149,41 @@ def test_a_row_that_nobody_foretold_is_warned_about(model):
         model.condition_on_observations(t(X[:1]), model.posterior(t(X[:1])).mean)
 
 
+def test_fantasies_that_nobody_foretold_are_warned_about_once():
+    model = Surrogate(t(X), t(Y), inference="amortised")
+    usual = model.posterior(t(X[:1] + 0.3)).mean.expand(2, 1, 1)
+    far = torch.tensor([[[0.0]], [[60.0]]]).double()  # the second of two fantasies
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.condition_on_observations(t(X[:1] + 0.3), usual)
+        assert not caught
+        model.condition_on_observations(t(NEW[:1]), far)
+        model.condition_on_observations(t(NEW[:1]), far)
+        copy.copy(model).condition_on_observations(t(NEW[:1]), far)
+    assert [w.category for w in caught] == [bn.ConvergenceWarning]
+    assert "Some fantasies leave fewer than 3" in str(caught[0].message)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("noise", ["inside", "outside"])
+def test_nodes_of_a_scale_that_run_out_are_warned_about_once(noise):
+    prior = bn.ScaleMixture(
+        bn.GaussianProcess("rbf", 0.7, 1.0), bn.LogNormal(0.0, 1.0), noise=noise
+    )
+    model = Surrogate(t(X), t(Y), prior=prior, inference=bn.Exact(), warn=False)
+    assert model.effective_nodes > 4
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        usual = model.condition_on_observations(t(NEW), model.posterior(t(NEW)).mean)
+        assert usual.effective_nodes > 4
+        assert not caught
+        # A row 50 sds off, as a real one, as a fantasy, and such that weights underflow.
+        for y in (torch.full((1, 1), 300.0), torch.full((2, 1, 1), 300.0), torch.full((1, 1), 1e9)):
+            model.condition_on_observations(t(NEW[:1]), y.double())
+    assert ["nodes of the scale" in str(w.message) for w in caught] == [True]
+    assert caught[0].filename == __file__
+
+
 def two():
     return Surrogate(t(X), t(np.concatenate([Y, -Y + np.sin(X)], axis=1)), inference="amortised")
 
