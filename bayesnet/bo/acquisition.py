@@ -9,6 +9,10 @@ are meant for outcomes of unit spread.
 - `log_ei`: the same against the best posterior mean at those points.
 - `ucb`: mean plus `sqrt(beta)` standard deviations (q points: its Monte Carlo form).
 - `thompson`: the maximum of one drawn function.
+
+The draws of a network are what they are: a sample is a draw, and all are used once. Any other model is
+sampled at a candidate and the pending points together, by 256 quasi-random samples up to four points and by
+64 a point beyond, up to 1,024: the more coordinates, the more samples an expectation needs.
 """
 
 from __future__ import annotations
@@ -39,8 +43,8 @@ from bayesnet.surrogates.scope import lasting, torch_scope
 from bayesnet.surrogates.tensors import as_tensor, permutation
 
 ACQUISITIONS = ("log_nei", "log_ei", "ucb", "thompson")
-# Samples of a model that is not a set of draws.
-NUM_SAMPLES = 256
+# Samples of a model that is not a set of draws: at least, for each point, and at most.
+LEAST_SAMPLES, SAMPLES_A_POINT, MOST_SAMPLES = 256, 64, 1024
 
 
 def check_acquisition(name: Any) -> str:
@@ -185,10 +189,17 @@ def outcome_spread(model: Any, tried: Tensor) -> float:
 def _sampler(problem: Problem) -> Any:
     """All draws of a surrogate, each once; quasi-random samples of another model."""
     draws = isinstance(problem.model, Surrogate)
-    count = problem.model.num_draws if draws else NUM_SAMPLES
+    pending = 0 if problem.pending is None else len(problem.pending)
+    count = problem.model.num_draws if draws else num_samples(1 + pending)
     with torch.no_grad():
         posterior = problem.model.posterior(problem.tried[:1])
     return get_sampler(posterior, torch.Size([count]), seed=problem.seed)
+
+
+def num_samples(points: int) -> int:
+    """How many quasi-random samples of a model are drawn at `points` points together: a power of 2."""
+    wanted = 1 << (SAMPLES_A_POINT * points - 1).bit_length()
+    return min(max(wanted, LEAST_SAMPLES), MOST_SAMPLES)
 
 
 def _thompson(problem: Problem) -> AcquisitionFunction:

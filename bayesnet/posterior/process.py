@@ -152,7 +152,7 @@ class ProcessPosterior:
         """The log density of the observed targets given the inputs, in nats and in the units of y.
 
         Of what: hyper-parameters and noise at the values that were learned (`hyper="map"`,
-        `"evidence"`), a scale integrated out; with sampled ones ("hmc", "nuts") all of these integrated
+        `"evidence"`), a scale integrated out; with sampled ones ("hmc", "nuts", amortised) all of these integrated
         out under their laws, an estimate with the standard error `log_evidence_error`. With
         `sample_weight` the log of the integrated weighted likelihood.
 

@@ -112,6 +112,20 @@ def test_noisy_ei_of_draws_is_botorchs(state):
     torch.testing.assert_close(ours(X), theirs(X), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("pending", "samples"), [(0, 256), (3, 256), (4, 512), (8, 1024), (40, 1024)]
+)
+def test_more_pending_points_take_more_samples(pending, samples):
+    """Of a model that is sampled at all points together."""
+    x = torch.as_tensor(design(6))
+    model = SingleTaskGP(x, torch.as_tensor(bowl(design(6))).reshape(-1, 1))
+    taken = torch.as_tensor(design(pending, seed=3)) if pending else None
+    problem = Problem(model, x, taken)
+    for name in ("log_nei", "log_ei", "ucb"):
+        acquisition = acquisition_function(name, problem)
+        assert acquisition.sample_shape == torch.Size([samples])
+
+
 @pytest.mark.parametrize("acquisition", ["log_nei", "log_ei", "ucb"])
 def test_pending_points_repel(state, acquisition):
     first = suggest(state, acquisition=acquisition)
