@@ -210,7 +210,7 @@ class AmortisedProcess:
         error = standard_error([np.exp(w - total) for w in each])
         chosen, shares = thinned(weights, members)
         places = [(part, at) for part, w in enumerate(found) for at in range(len(w.z))]
-        made = [self._member(*places[i], d, found[places[i][0]]) for i in chosen]
+        made = [self._member(part, at, d, found[part]) for part, at in (places[i] for i in chosen)]
         problems = []
         if size < 3.0:
             problems.append(
