@@ -9,6 +9,7 @@ from bayesnet.bo._require import EXTRAS  # isort: split
 
 from bayesnet.bo.acquisition import ACQUISITIONS
 from bayesnet.bo.belief import BelievedAcquisition, NormalBelief
+from bayesnet.bo.findings import Findings
 from bayesnet.bo.minimize import minimize
 from bayesnet.bo.sampler import BayesNetSampler
 from bayesnet.bo.space import Space
@@ -20,6 +21,7 @@ __all__ = [
     "EXTRAS",
     "BayesNetSampler",
     "BelievedAcquisition",
+    "Findings",
     "LoopSettings",
     "LoopState",
     "NormalBelief",

@@ -22,7 +22,13 @@ from bayesnet.bo.random_sampler import state_of, uniform
 from bayesnet.bo.space import Space
 from bayesnet.bo.state import LoopSettings, LoopState
 from bayesnet.bo.suggest import propose
-from bayesnet.bo.trials import History, history, read_proposal, write_proposal
+from bayesnet.bo.trials import (
+    History,
+    history,
+    read_proposal,
+    write_findings,
+    write_proposal,
+)
 from bayesnet.bo.workers import mark
 from bayesnet.surrogates.scope import torch_scope
 from bayesnet.surrogates.tensors import as_tensor
@@ -39,6 +45,13 @@ class BayesNetSampler(BaseSampler):
     function of a surrogate fitted to all complete trials. Running trials of other workers are
     pending points; failed and pruned trials are kept away from, without a value. Several objectives
     raise. Conditional parameters (not in every complete trial) are drawn at random.
+
+    What the surrogate of a proposal was like is kept in the user attributes of its trial, which Optuna's
+    dashboard and `study.trials_dataframe()` show: "surrogate:rhat" and "surrogate:ess" (the worst R-hat and
+    least effective sample size of function values at the tried points), "surrogate:divergences" of
+    "surrogate:draws", "surrogate:runs" (how often chains were run on until they agreed, at most 4),
+    "surrogate:noise_std", and "surrogate:problems" in words. The log has a warning the first time that each
+    problem is found.
 
     Args:
         surrogate: "hmc", "nuts", "pfn", or a method such as `bn.HMC(chains=4)`.
@@ -178,6 +191,7 @@ class BayesNetSampler(BaseSampler):
                 settings = replace(self._settings, maximize=maximize)
                 self._loop = _Loop(study, space, LoopState(space.bounds, settings))
             state = self._loop.fitted(seen, seed)
+            write_findings(study, trial, state.findings)
             point = self._propose(state, space, seen, seed)
             # Fitting took a while: workers may have stored proposals of their own meanwhile.
             now = history(study, space, but=trial.number)

@@ -19,10 +19,13 @@ from bayesnet._matrix import as_matrix, as_numbers
 from bayesnet._renamed import renamed, warn_renamed
 from bayesnet._repr import brief
 from bayesnet._types import ArrayLike
+from bayesnet.bo.chains import ANEW, MOST_RUNS, settled
+from bayesnet.bo.findings import Findings, findings, looks_noisy, noise_level
 from bayesnet.bo.noise import loop_likelihood
 from bayesnet.bo.scaling import BIGGEST, robust_scale, winsorise
 from bayesnet.data import Scaling, check_table
-from bayesnet.inference import HMC, NUTS, resolve_inference
+from bayesnet.diagnostics.convergence import warn_if_untrusted
+from bayesnet.inference import HMC, NUTS, Exact, resolve_inference
 from bayesnet.likelihoods import resolve_likelihood
 from bayesnet.pfn.preset import is_trained, trained_weights
 from bayesnet.posterior import FunctionDraws
@@ -35,12 +38,8 @@ LOOP_HMC = HMC(chains=2, warmup=300, draws=128, max_steps=128)
 LOOP_NUTS = NUTS(chains=2, warmup=200, draws=128, max_depth=7)
 # The warm-up of chains that go on from the last step, as a part of the whole one.
 WARM_PART = 1 / 3
-# A chain that accepts less often than this is stuck (its step size was tuned elsewhere): all are
-# run on from where they are, this many times at most.
-STUCK = 0.3
-RERUNS = 2
 # The mass matrix is tuned anew when the table has grown by this factor since it was.
-GROWTH = 2.0
+GROWTH = 1.5
 
 
 def loop_inference(surrogate: Any) -> Any:
@@ -120,7 +119,8 @@ class LoopState:
     The other fields are made by `update`: `model` (a BoTorch model in user units, None before the
     first update), `names` (of the columns, if the bounds or the first table were a data frame: later
     frames are put in their order), `y_scale` (location, scale), `tuned_at` (rows when the mass was last tuned),
-    `moved` (whether the last update changed the scale of y).
+    `moved` (whether the last update changed the scale of y), `findings` (what the last update found
+    about its chains and the noise, see `bayesnet.bo.Findings`), `told` (the causes of which the log was told).
     """
 
     bounds: np.ndarray
@@ -130,6 +130,8 @@ class LoopState:
     tuned_at: int = 0
     moved: bool = False
     names: Names | None = None
+    findings: Findings = field(default_factory=Findings)
+    told: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         d, surrogate = self.bounds.shape[1], brief(self.settings.surrogate)
@@ -190,37 +192,69 @@ class LoopState:
             row_variances=variance is not None,
         )
 
-        def fitted(previous: Any, init: Any, method: Any, attempt: int) -> Any:
-            # Exact inference chooses the hyper-parameters anew from what the user stated.
-            kept = previous is not None and isinstance(previous.fitted, FunctionDraws)
+        default_noise = likelihood is not settings.likelihood
+
+        def fitted(stated: dict[str, Any], init: Any, method: Any, attempt: int) -> Any:
             return Surrogate(
                 train_X,
                 train_Y,
                 train_Yvar,
-                prior=previous.fitted.prior if kept else settings.prior,
-                target=None if kept else settings.target,
                 inference=method,
                 likelihood=likelihood,
                 scaling=scaling,
                 seed=seed + attempt,
                 init=init,
                 device=settings.device,
-                warn=settings.warn,
+                warn=settings.warn and not settings.draws_functions,  # chains are judged below
+                **stated,
             )
 
-        shorter = _shorter(settings.surrogate)
-        model = fitted(self.model, self._start(cold), settings.surrogate if cold else shorter, 0)
-        for attempt in range(RERUNS):
-            if not _stuck(model.fitted):
-                break
-            model = fitted(model, model.fitted, shorter, attempt + 1)
+        methods = _warmed_up(settings.surrogate)
+        stated = {"prior": settings.prior, "target": settings.target}
+        if isinstance(self.posterior, FunctionDraws):
+            # Matched already. (Exact inference chooses hyper-parameters anew from what the user stated.)
+            stated = {"prior": self.posterior.prior}
+        model = fitted(stated, self._start(cold), methods["full" if cold else "short"], 0)
+
+        matched = {"prior": getattr(model.fitted, "prior", None)}
+
+        def again(last: FunctionDraws, how: str, run: int) -> FunctionDraws:
+            init = replace(last, states=()) if how == "full" else last
+            further: FunctionDraws = fitted(matched, init, methods[how], run).fitted
+            return further
+
+        check, runs = None, 0
+        if isinstance(model.fitted, FunctionDraws):
+            draws, check, runs = settled(model.fitted, again)
+            suspect = default_noise and check is not None and "noise" not in self.findings.problems
+            if suspect and looks_noisy(draws, y_scale[1]):
+                # A surprising row throws chains far from the data at once, and they call it noise and stay:
+                # R-hat sees nothing. From functions through all rows they find out whether it is.
+                near = fitted({}, None, Exact(restarts=0), 0).fitted
+                fresh = fitted(matched, near, methods["full"], MOST_RUNS + 1).fitted
+                second, its_check, more = settled(fresh, again)
+                if (noise_level(second) or 0.0) < (noise_level(draws) or 0.0):
+                    draws, check = second, its_check
+                runs += 1 + more
+            model = model.with_draws(draws) if runs else model
+            if settings.warn:
+                warn_if_untrusted(draws)
+        found = findings(
+            model.fitted,
+            check,
+            runs,
+            y_scale=y_scale[1],
+            default_noise=default_noise,
+        )
         return replace(
             self,
             model=model,
             y_scale=y_scale,
-            tuned_at=len(clipped) if cold else self.tuned_at,
+            tuned_at=len(clipped) if cold or runs >= ANEW else self.tuned_at,
             moved=moved,
             names=names,
+            findings=found,
+            told=found.tell(self.told),
         )
 
     def _start(self, cold: bool) -> Any:
@@ -247,14 +281,9 @@ def check_bounds(bounds: Any, known: Names | None = None) -> np.ndarray:
     return matrix
 
 
-def _stuck(posterior: Any) -> bool:
-    """Whether some chain hardly moved (never, for methods that have no acceptance rate)."""
-    rates = getattr(posterior, "stats", {}).get("acceptance_rate")
-    return rates is not None and bool((np.mean(rates, axis=1) < STUCK).any())
-
-
-def _shorter(method: Any) -> Any:
-    """The method with the warm-up of chains that are tuned already."""
+def _warmed_up(method: Any) -> dict[str, Any]:
+    """The method with all of its warm-up, that of chains which are tuned already, and none."""
     if not hasattr(method, "warmup"):
-        return method
-    return replace(method, warmup=round(method.warmup * WARM_PART))
+        return dict.fromkeys(("full", "short", "none"), method)
+    steps = {"full": method.warmup, "short": round(method.warmup * WARM_PART), "none": 0}
+    return {how: replace(method, warmup=count) for how, count in steps.items()}

@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from bayesnet.bo.findings import Findings
 from bayesnet.bo.space import Space
 from bayesnet.bo.workers import WORKER_KEY, is_dead
 
@@ -49,6 +50,12 @@ def write_proposal(
         name: space.distributions[name].to_internal_repr(value) for name, value in params.items()
     }
     study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL_KEY, numbers)
+
+
+def write_findings(study: Study, trial: FrozenTrial, found: Findings) -> None:
+    """Store what was found about the surrogate of a proposal as user attributes, which dashboards show."""
+    for name, value in found.attributes().items():
+        study._storage.set_trial_user_attr(trial._trial_id, name, value)
 
 
 def read_proposal(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]) -> dict:

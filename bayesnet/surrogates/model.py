@@ -280,6 +280,15 @@ class Surrogate(TableModel):
             return None
         return fitted_noise(self.fitted, self._noise_latents, draws)
 
+    def with_draws(self, posterior: FunctionDraws) -> Surrogate:
+        """The same model around as many other draws of the posterior of its table, evenly chosen."""
+        new = self._shallow_copy()
+        new.fitted = posterior
+        latents, noise = posterior.split()
+        keep = evenly(len(latents), self.num_draws)  # another number would be another program
+        new._keep_draws(latents[keep], noise[keep])
+        return new
+
     def take_draws(self, index: list[int]) -> Surrogate:
         """The same model with only the draws `index` of its `num_draws`, not fitted again.
 

@@ -6,7 +6,7 @@ import pytest
 from jax._src import monitoring
 
 import bayesnet as bn
-from bayesnet.bo import LoopSettings, LoopState, suggest
+from bayesnet.bo import LoopSettings, LoopState, chains, suggest
 from bayesnet.bo.state import LOOP_HMC, loop_inference
 
 from .conftest import TINY, tiny_prior
@@ -76,7 +76,8 @@ def test_the_prior_is_matched_once(monkeypatch):
     assert second.posterior.prior is first.posterior.prior
 
 
-def test_chains_go_on_and_are_tuned_again_when_it_matters():
+def test_chains_go_on_and_are_tuned_again_when_it_matters(monkeypatch):
+    monkeypatch.setattr(chains, "MOST_RUNS", 0)  # of each step its own run alone
     X = design(30)
     state = LoopState(BOUNDS, LoopSettings(TINY, tiny_prior(2)))
     first = state.update(X[:8], f(X[:8]))
@@ -87,8 +88,9 @@ def test_chains_go_on_and_are_tuned_again_when_it_matters():
     assert second.posterior.method.warmup < first.posterior.method.warmup == TINY.warmup
     kept = [np.asarray(p.posterior.states[0].inverse_mass) for p in (first, second)]
     np.testing.assert_array_equal(*kept)
-    grown = second.update(X[:20], f(X[:20]))
-    assert grown.tuned_at == 20
+    assert second.update(X[:11], f(X[:11])).tuned_at == 8
+    grown = second.update(X[:12], f(X[:12]))  # half as many again
+    assert grown.tuned_at == 12
     assert not np.array_equal(kept[0], grown.posterior.states[0].inverse_mass)
     shifted = second.update(X[:10], 50 * f(X[:10]))
     assert shifted.moved
