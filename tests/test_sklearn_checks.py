@@ -4,6 +4,8 @@ The fast suite runs them on a process in closed form and on untrained weights, w
 each new shape; the slow one on networks and on the shipped weights.
 """
 
+import re
+
 import jax
 import pytest
 
@@ -54,30 +56,41 @@ AS_USED = {
 }
 
 
-@parametrize_with_checks(
+def checks(estimators, failures):
+    """Scikit-learn's decorator, with names of tests that are the same in every process: functions print
+    their address."""
+    mark = parametrize_with_checks(
+        estimators,
+        expected_failed_checks=lambda estimator: failures.get(type(estimator).__name__, {}),
+        xfail_strict=True,
+    )
+    named = mark.kwargs["ids"]
+    ids = {"ids": lambda value: re.sub(r"<function(\w+)at0x[0-9a-f]+>", r"\1", named(value))}
+    return pytest.mark.parametrize(*mark.args, **{**mark.kwargs, **ids})
+
+
+@checks(
     [
         bn.BNNRegressor(process, bn.Exact(restarts=0), random_state=0),
         bn.BNNClassifier(process, "process_laplace", random_state=0),
         bn.PFNRegressor(random_pfn(max_dim=10), random_state=0),
         bn.PFNClassifier(untrained_classes(), ensemble=1, temperature=1.0, random_state=0),
     ],
-    expected_failed_checks=lambda estimator: IN_CLOSED_FORM.get(type(estimator).__name__, {}),
-    xfail_strict=True,
+    IN_CLOSED_FORM,
 )
 def test_every_check(estimator, check):
     check(estimator)
 
 
 @pytest.mark.slow
-@parametrize_with_checks(
+@checks(
     [
         bn.BNNRegressor(unmatched, HMC, random_state=0),
         bn.BNNClassifier(unmatched, HMC, random_state=0),
         bn.PFNRegressor(random_state=0),
         bn.PFNClassifier(ensemble=2, random_state=0),
     ],
-    expected_failed_checks=lambda estimator: AS_USED.get(type(estimator).__name__, {}),
-    xfail_strict=True,
+    AS_USED,
 )
 def test_every_check_as_used(estimator, check):
     check(estimator)
