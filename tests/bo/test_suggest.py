@@ -164,7 +164,9 @@ def test_points_of_a_thompson_batch_have_draws_of_their_own(state):
     first = [one_draw(model, 3, k) for k in range(model.num_draws)]
     at = torch.rand(5, 2, dtype=torch.double)
     means = {tuple(m.posterior(at).mean.flatten().tolist()) for m in first}
-    distinct = model.fitted.latents.reshape(model.num_draws, -1)
+    latents = model.fitted.latents.reshape(model.fitted.num_draws, -1)
+    order = torch.randperm(len(latents), generator=torch.Generator().manual_seed(3))
+    distinct = latents[order[: model.num_draws].numpy()]
     assert len(means) == len(np.unique(distinct, axis=0))
     batch = suggest(state, q=4, acquisition="thompson")
     assert len(np.unique(np.round(batch, 6), axis=0)) == 4
