@@ -168,8 +168,20 @@ def average(ranks: list[int]) -> tuple[float, float, float]:
     return float(np.expm1(mean)), float(low), float(high)
 
 
+def paired(runs: list[dict], one: str, other: str) -> str:
+    """The geometric mean ratio of rank + 1 over functions and seeds that both have, with its 95 % interval."""
+    ranks = {(r["arm"], r["function"], r["seed"]): r["rank"] for r in runs}
+    pairs = [k[1:] for k in ranks if k[0] == one and (other, *k[1:]) in ranks]
+    logs = np.array([np.log1p(ranks[one, *k]) - np.log1p(ranks[other, *k]) for k in pairs])
+    if len(logs) < 2:
+        return "-"
+    half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))
+    low, mid, high = np.exp(logs.mean() + np.array([-half, 0.0, half]))
+    return f"{mid:.2f} ({low:.2f} to {high:.2f}; {len(logs)} pairs)"
+
+
 def table(runs: list[dict]) -> str:
-    """Markdown: one row a function, the number of seeds in brackets where arms differ in it."""
+    """Markdown: one row a function; in brackets the 95 % interval and the number of runs."""
     lines = ["| function | " + " | ".join(ARMS) + " |", "|---" * (len(ARMS) + 1) + "|"]
     for name in [*FUNCTIONS, "all"]:
         cells = []
@@ -179,8 +191,11 @@ def table(runs: list[dict]) -> str:
                 cells.append("-")
                 continue
             mean, low, high = average(ranks)
-            cells.append(f"{mean:.1f} ({low:.1f} to {high:.1f}; {len(ranks)})")
+            spread = f"{low:.1f} to {high:.1f}; " if len(ranks) > 1 else ""
+            cells.append(f"{mean:.1f} ({spread}{len(ranks)})")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for one, other in (("exact", "exact_wide"), ("exact", "gp"), ("hmc", "gp"), ("hmc", "exact")):
+        print(f"{one} against {other}: rank + 1 is {paired(runs, one, other)} times as large")
     for arm in ARMS:
         steps = [t for r in runs if r["arm"] == arm for t in r["seconds"]]
         if steps:
