@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from botorch.acquisition.objective import ExpectationPosteriorTransform
 from botorch.posteriors import Posterior
 from botorch.sampling.get_sampler import GetSampler
 from linear_operator.utils.cholesky import psd_safe_cholesky
@@ -131,6 +132,8 @@ class ScaleMixturePosterior(Posterior):
                 "bn.LogNormal as the law of the scale."
             )
         mean, variance = self._outcome.noise_moments(nodes.mean, spread * self._inflation)
+        if isinstance(self._outcome.transform, ExpectationPosteriorTransform):
+            variance = self._of_means(self._outcome.transform) * self._inflation
         weight = nodes.log_weight.exp().unsqueeze(-2)  # (j, batch, 1, m)
         if self.shared:
             weight = weight[..., :1]
@@ -143,6 +146,24 @@ class ScaleMixturePosterior(Posterior):
             weight = self._outcome.select(weight)
         total = (weight * mean).sum(0)
         return total, (weight * (variance + (mean - total) ** 2)).sum(0)
+
+    def _of_means(self, transform: ExpectationPosteriorTransform) -> Tensor:
+        """Variances (j, batch, q, m) of weighted means of n_w rows each, which depend on each other."""
+        outcome = self._outcome
+        if not outcome.affine:
+            raise UnsupportedError(
+                "Variances of means of points behind a curved outcome transform are not available: use samples."
+            )
+        plain = OutcomeMap(outcome.untransform, outcome.inputs, outcome.outputs)
+        # What a linear outcome transform multiplies variances by, (j, batch, n, m).
+        _, gain = plain.noise_moments(self.nodes.mean, torch.ones_like(self.nodes.mean))
+        root = gain.sqrt()
+        cov = plain.select(self.nodes.cov.movedim(-3, -1)) * root.unsqueeze(-2) * root.unsqueeze(-3)
+        n_w, m = transform.n_w, root.shape[-1]
+        q = root.shape[-2] // n_w
+        blocks = cov.reshape(*cov.shape[:-3], q, n_w, q, n_w, m).diagonal(dim1=-5, dim2=-3)
+        weight = transform.weights.to(cov).expand(n_w, m)
+        return torch.einsum("...abmq,am,bm->...qm", blocks, weight, weight)
 
     @property
     def mean(self) -> Tensor:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from botorch.acquisition.objective import ExpectationPosteriorTransform
 from botorch.models import ModelList
 from botorch.posteriors import PosteriorList
 from botorch.sampling.get_sampler import get_sampler
@@ -12,6 +13,7 @@ from bayesnet.surrogates import BarPosterior, DrawsPosterior, Surrogate
 from bayesnet.surrogates.bar_law import BarLaw
 from bayesnet.surrogates.conditional import Nodes
 from bayesnet.surrogates.mixture_posterior import ScaleMixturePosterior
+from bayesnet.surrogates.outcomes import OutcomeMap
 
 NUM = 2**15
 RNG = np.random.default_rng(0)
@@ -112,6 +114,21 @@ def test_mixtures(name, sample):
     np.testing.assert_allclose(samples.mean(0), posterior.mean, atol=0.06)
     np.testing.assert_allclose(samples.var(0), posterior.variance, rtol=0.06)
     np.testing.assert_allclose(summary(samples), summary(reference(*MIXTURES[name])), atol=0.02)
+
+
+def test_means_of_points_that_depend_on_each_other():
+    """Points of a function are correlated: their mean has the variance of its samples."""
+    for name in ("shared scale of two outputs", "t"):
+        nodes_, shared = MIXTURES[name]
+        weights = torch.tensor([[0.5], [0.5]]).double()
+        for outputs in (None, (0,)):
+            transform = ExpectationPosteriorTransform(n_w=2, weights=weights)
+            outcome = OutcomeMap(outputs=outputs, transform=transform)
+            posterior = ScaleMixturePosterior(nodes_, shared, outcome)
+            samples = quasi_random(posterior)
+            assert samples.shape[1:] == posterior.mean.shape
+            np.testing.assert_allclose(samples.mean(0), posterior.mean, atol=0.05)
+            np.testing.assert_allclose(samples.var(0), posterior.variance, rtol=0.04)
 
 
 @pytest.mark.parametrize("sample", [quasi_random, plain])
