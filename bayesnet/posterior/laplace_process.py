@@ -34,6 +34,7 @@ from bayesnet.posterior.process_table import base_of
 from bayesnet.priors.kernel_model import KernelModel
 from bayesnet.priors.process_blocks import jittered_cholesky
 from bayesnet.priors.scale_mixture import ScaleMixture
+from bayesnet.priors.scale_quadrature import ends_of
 from bayesnet.priors.variance_laws import PointMass, log_density_of
 
 # Scales: nats below the peak at which their law, and their posterior, are cut off; modes over the
@@ -82,6 +83,12 @@ def scale_modes(
     wide = np.linspace(-FARTHEST, FARTHEST, 4001)
     likely = log_density(wide)
     own = wide[likely > np.max(likely) - LEAST_PRIOR]
+    step = wide[1] - wide[0]
+    low, high = ends_of(log_density)
+    if low > own[0] - step:  # a law that begins there: not somewhere within a step
+        own[0] = low
+    if high < own[-1] + step:
+        own[-1] = high
     grid = np.linspace(own[0], own[-1], COARSE)
     smooth = CubicSpline(grid, [at(u).log_evidence for u in grid])
     fine = np.linspace(own[0], own[-1], 1000)

@@ -1,4 +1,4 @@
-"""Moments of laws of a variance: in closed form, or by an even grid in logarithms with its tail."""
+"""Moments of laws of a variance: in closed form, or by quadrature in logarithms with their tails."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import betaln, gammaln
 
 from bayesnet.priors.laws import LogNormal
+from bayesnet.priors.scale_quadrature import Grid, find_mode
 from bayesnet.priors.variance_laws import (
     BurrXII,
     Gamma,
@@ -21,8 +22,8 @@ from bayesnet.priors.variance_laws import (
     tail_of,
 )
 
-# Logarithms between which, and points at which, a density without a closed form is summed.
-REACH, POINTS = 150.0, 60001
+# How far from its mode, in logarithms, and at how many points a density without a closed form is summed.
+REACH, POINTS = 150.0, 2049
 
 
 def _gamma(a: float, b: float, p: float) -> float:
@@ -89,9 +90,16 @@ def law_moment(law: Any, power: float) -> float:
         return OWN[type(law)](law, power)
     if isinstance(law, NumpyroLaw) and law.name in NUMPYRO:
         return NUMPYRO[law.name](dict(law.parameters), power)
-    u = np.linspace(-REACH, REACH, POINTS)
-    terms = log_density_of(law, u) + power * u
-    h = u[1] - u[0]
-    # From the last point on the integrand falls like exp(-(tail - power) u).
-    beyond = 1.0 / (tail_of(law) - power) - 0.5 * h
-    return float(h * np.exp(np.logaddexp.reduce(terms)) + beyond * np.exp(terms[-1]))
+
+    def integrand(u: np.ndarray) -> np.ndarray:
+        return log_density_of(law, u) + power * u
+
+    grid = Grid(integrand, *find_mode(integrand), farthest=REACH)
+    inside = np.exp(grid(POINTS).log_evidence)
+    tail = tail_of(law)
+    if not (grid.open and np.isfinite(tail)):
+        return float(inside)
+    # From the end on it falls like exp(-(tail - power) u).
+    own = 0.0 if grid.jumps else 0.5 * (grid.high - grid.low) / (POINTS - 1)
+    last = integrand(np.array([grid.high]))[0]
+    return float(inside + np.exp(last) * (1.0 / (tail - power) - own))

@@ -3,17 +3,18 @@
 The log joint density of u = log s and the data is a function of one variable. Gauss-Hermite nodes
 are put around its mode with the standard deviation of its curvature there, and doubled until the
 evidence and the posterior moments of the scale stop changing. Where they do not stop (densities that
-fall slowly to one side), an even grid over the whole mass takes over.
+fall slowly to one side), an even grid over the whole mass takes over; where the density jumps to zero
+(a law with an end, as of Pareto), Gauss-Legendre nodes from there on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
-from scipy.special import expit, logsumexp, roots_hermite
+from scipy.special import expit, logsumexp, roots_hermite, roots_legendre
 
 from bayesnet._errors import InputError
 
@@ -35,7 +36,7 @@ class ScaleNodes:
         log_evidence: log of the integral of the joint density.
         error: the change of the log evidence, and of the expected s^(1/4) and s / (s + s0),
             s0 the mode, from half as many nodes: an estimate of the error of the coarser rule.
-        rule: "gauss-hermite", "even grid", "closed form" or "importance".
+        rule: "gauss-hermite", "even grid", "gauss-legendre", "closed form" or "importance".
     """
 
     u: np.ndarray
@@ -51,6 +52,36 @@ def _hermite(size: int) -> tuple[np.ndarray, np.ndarray]:
     nodes, weights = roots_hermite(size)
     with np.errstate(divide="ignore"):
         return np.sqrt(2.0) * nodes, np.log(weights) + nodes**2 + 0.5 * np.log(2.0)
+
+
+@lru_cache(maxsize=16)
+def _legendre(size: int) -> tuple[np.ndarray, np.ndarray]:
+    nodes, weights = roots_legendre(size)
+    return nodes, np.log(weights)
+
+
+def ends_of(log_density: LogDensity) -> tuple[float, float]:
+    """Where a density of u begins and ends, to all digits; infinity where it falls off by itself."""
+    if np.isfinite(_finite(log_density(np.array([-RANGE, RANGE])))).all():
+        return -np.inf, np.inf
+    grid = np.linspace(-RANGE, RANGE, COARSE)
+    inside = np.flatnonzero(np.isfinite(_finite(log_density(grid))))
+    if not len(inside):
+        return -np.inf, np.inf
+    found = []
+    for at, step in ((inside[0], -1), (inside[-1], 1)):
+        if not 0 <= at + step < COARSE:
+            found.append(step * np.inf)
+            continue
+        near, far = float(grid[at]), float(grid[at + step])
+        while True:
+            between = np.linspace(near, far, 65)
+            last = int(np.flatnonzero(np.isfinite(_finite(log_density(between))))[-1])
+            if last == 64 or not 0 < abs(between[last + 1] - between[last]) < abs(far - near):
+                break
+            near, far = float(between[last]), float(between[last + 1])
+        found.append(near)
+    return found[0], found[1]
 
 
 def find_mode(log_joint: LogDensity) -> tuple[float, float]:
@@ -83,13 +114,17 @@ def scale_nodes(log_joint: LogDensity, tolerance: float, tail: float = 0.0) -> S
     """
     moment = tail > 1.0
     mode, sd = find_mode(log_joint)
+    grid = Grid(log_joint, mode, sd, moment and np.isfinite(tail))
+    ways = (
+        ((grid, GRIDS),)
+        if grid.jumps
+        else ((partial(_around_mode, log_joint, mode, sd), SIZES), (grid, GRIDS))
+    )
     best = None
-    for build, sizes in ((_around_mode, SIZES), (_even, GRIDS)):
+    for build, sizes in ways:
         before = None
         for size in sizes:
-            rule = build(log_joint, mode, sd, size)
-            if build is _even and moment and np.isfinite(tail):
-                rule = _with_remainder(log_joint, rule)
+            rule = build(size)
             now = _summary(rule, mode, moment)
             if before is not None:
                 error = float(np.max(np.abs(now - before)))
@@ -111,42 +146,72 @@ def _around_mode(log_joint: LogDensity, mode: float, sd: float, size: int) -> Sc
     return ScaleNodes(u, terms - total, total, np.inf, "gauss-hermite")
 
 
-def _even(log_joint: LogDensity, mode: float, sd: float, size: int) -> ScaleNodes:
-    """The trapezoid rule, geometric for analytic densities that fall off on both sides."""
-    peak = float(_finite(log_joint(np.array([mode])))[0])
-    ends = []
-    for sign in (-1.0, 1.0):
-        reach = 4.0 * sd
-        while reach < 1e3 and _finite(log_joint(np.array([mode + sign * reach])))[0] > peak - DROP:
-            reach *= 1.5
-        ends.append(mode + sign * reach)
-    u = np.linspace(ends[0], ends[1], size)
-    terms = _finite(log_joint(u)) + np.log(u[1] - u[0])
-    total = float(logsumexp(terms))
-    return ScaleNodes(u, terms - total, total, np.inf, "even grid")
+class Grid:
+    """Nodes over the whole mass: the trapezoid rule, geometric for analytic densities that fall off on
+    both sides, or Gauss-Legendre nodes where the density jumps at an end.
 
-
-def _with_remainder(log_joint: LogDensity, rule: ScaleNodes) -> ScaleNodes:
-    """The even grid and one node more, of the mass and the mean of s beyond its end.
-
-    There the density falls like `exp(-t u)`, and E[s] has a part that falls like `exp(-(t - 1) u)` only:
-    slowly where t is near 1.
+    `remainder`: one node more, of the mass and the mean of s beyond the end. `farthest`: about how far
+    from the mode the grid may reach. `low`, `high`: where it ends; `open`: whether there is mass beyond.
     """
-    h = rule.u[1] - rule.u[0]
-    before, last = _finite(log_joint(rule.u[-1] + np.array([-h, 0.0])))
-    slope = (before - last) / h
-    if not (np.isfinite(slope) and slope > 1.0):
-        return rule
-    height = last - rule.log_evidence
-    weight = rule.log_weight.copy()
-    weight[-1] -= np.log(2.0)  # the trapezoid rule ends where the remainder begins
-    return ScaleNodes(
-        np.append(rule.u, rule.u[-1] + np.log(slope / (slope - 1.0))),
-        np.append(weight, height - np.log(slope)),
-        rule.log_evidence,
-        rule.error,
-        rule.rule,
-    )
+
+    def __init__(
+        self,
+        log_joint: LogDensity,
+        mode: float,
+        sd: float,
+        remainder: bool = False,
+        farthest: float = 1e3,
+    ) -> None:
+        self.log_joint = log_joint
+        peak = float(_finite(log_joint(np.array([mode])))[0])
+        reached = []
+        for sign in (-1.0, 1.0):
+            reach = 4.0 * sd
+            while (
+                reach < 1e3 and _finite(log_joint(np.array([mode + sign * reach])))[0] > peak - DROP
+            ):
+                reach *= 1.5
+            reached.append(mode + sign * reach)
+        first, last = ends_of(log_joint)
+        self.low, self.high = max(reached[0], first), min(reached[1], last)
+        self.jumps = self.low == first or self.high == last
+        self.open = self.high != last
+        self.remainder = remainder and self.open
+
+    def __call__(self, size: int) -> ScaleNodes:
+        """`size` nodes, and the remainder."""
+        if self.jumps:
+            x, log_w = _legendre(size)
+            half = 0.5 * (self.high - self.low)
+            u, log_w = self.low + half * (x + 1.0), log_w + np.log(half)
+        else:
+            u = np.linspace(self.low, self.high, size)
+            log_w = np.full(size, np.log(u[1] - u[0]))
+        terms = _finite(self.log_joint(u)) + log_w
+        total = float(logsumexp(terms))
+        name = "gauss-legendre" if self.jumps else "even grid"
+        rule = ScaleNodes(u, terms - total, total, np.inf, name)
+        return self._with_remainder(rule) if self.remainder else rule
+
+    def _with_remainder(self, rule: ScaleNodes) -> ScaleNodes:
+        """Beyond the end the density falls like `exp(-t u)`, and E[s] has a part that falls like
+        `exp(-(t - 1) u)` only: slowly where t is near 1."""
+        h = (self.high - self.low) / (len(rule.u) - 1)
+        before, last = _finite(self.log_joint(self.high + np.array([-h, 0.0])))
+        slope = (before - last) / h
+        if not (np.isfinite(slope) and slope > 1.0):
+            return rule
+        height = last - rule.log_evidence
+        weight = rule.log_weight.copy()
+        if not self.jumps:
+            weight[-1] -= np.log(2.0)  # the trapezoid rule ends where the remainder begins
+        return ScaleNodes(
+            np.append(rule.u, self.high + np.log(slope / (slope - 1.0))),
+            np.append(weight, height - np.log(slope)),
+            rule.log_evidence,
+            rule.error,
+            rule.rule,
+        )
 
 
 def _summary(rule: ScaleNodes, mode: float, moment: bool) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from scipy.special import expit, log_softmax
 from sklearn.gaussian_process import GaussianProcessClassifier
@@ -17,9 +18,11 @@ import bayesnet as bn
 from bayesnet.data import Scaling, make_data
 from bayesnet.inference._exact_table import NoiseLaw, Table
 from bayesnet.inference.process_laplace import LaplaceProblem
-from bayesnet.posterior.laplace_solution import Labels, laplace_mode
+from bayesnet.posterior.laplace_process import scale_modes
+from bayesnet.posterior.laplace_solution import Labels, LaplaceMode, laplace_mode
 from bayesnet.posterior.latent_process import Marginals, rule
 from bayesnet.priors.kernel_model import KernelModel
+from bayesnet.priors.variance_laws import as_variance_law, log_density_of
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 2))
@@ -310,3 +313,16 @@ def test_a_law_that_is_too_wide_for_its_labels_says_so():
     narrow = fit(y=THREE)
     assert 0 < narrow.shortfall < 0.25
     assert narrow.diagnostics().ok
+
+
+def test_modes_begin_where_the_law_of_the_scale_does():
+    law = as_variance_law(dist.Pareto(1.0, 1.2))
+
+    def at(u):
+        mode = object.__new__(LaplaceMode)
+        object.__setattr__(mode, "log_evidence", -0.5 * u)
+        return mode
+
+    nodes = scale_modes(at, lambda u: log_density_of(law, u))
+    # Half of what a grid was off that began within a step of the end.
+    assert nodes.log_evidence == pytest.approx(np.log(1.2 / 1.7), abs=5e-3)

@@ -14,7 +14,7 @@ from scipy import integrate, stats
 import bayesnet as bn
 from bayesnet.priors.law_moments import law_moment
 from bayesnet.priors.process_solution import ScaleModel, evidence_gradient, solve
-from bayesnet.priors.scale_quadrature import scale_nodes
+from bayesnet.priors.scale_quadrature import ends_of, scale_nodes
 from bayesnet.priors.variance_laws import NumpyroLaw, as_variance_law, log_density_of, tail_of
 
 RNG = np.random.default_rng(0)
@@ -339,6 +339,38 @@ def test_moments_have_closed_forms(law, reference):
         terms = reference.logpdf(np.exp(q)) + q + power * q
         expected = np.exp(np.logaddexp.reduce(terms)) * (q[1] - q[0])
         assert law_moment(law, power) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("law", "mean"),
+    [
+        (dist.Uniform(0.5, 2.0), 1.25),
+        (dist.Uniform(0.0, 2.0), 1.0),
+        (dist.LogUniform(0.5, 2.0), 1.5 / np.log(4.0)),
+        (bn.OnStd(dist.Uniform(0.5, 1.0)), 7.0 / 12.0),
+        (dist.Pareto(1.0, 1.2), 6.0),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+@pytest.mark.parametrize("noise", ["inside", "outside"])
+def test_laws_that_begin_or_end_with_a_jump(law, mean, noise):
+    law = as_variance_law(law)
+    assert law_moment(law, 1.0) == pytest.approx(mean, rel=1e-8)
+    ends = ends_of(lambda u: log_density_of(law, u))
+    u = np.linspace(max(ends[0], -30.0), min(ends[1], 30.0), 20001)
+    s = np.exp(u)
+    v = s * (1.4 + 0.09) if noise == "inside" else s * 1.4 + 0.09
+    y = 0.7
+    w = np.exp(log_density_of(law, u)) * stats.norm.pdf(y, scale=np.sqrt(v))
+    evidence = integrate.simpson(w, x=u)
+    post = bn.fit(
+        bn.ScaleMixture(GP, law, noise=noise), np.zeros((1, 1)), np.array([y]), likelihood=KNOWN,
+        inference="exact", warn=False,
+    )  # fmt: skip
+    assert post.log_evidence == pytest.approx(np.log(evidence), abs=1e-6)
+    expected = integrate.simpson(w * 1.4 * s * y / v, x=u) / evidence
+    if noise == "outside":
+        assert post.predict(np.zeros((1, 1))).mean[0, 0] == pytest.approx(expected, rel=1e-6)
 
 
 def test_means_near_where_they_cease_to_exist():
