@@ -409,6 +409,23 @@ def test_spaces_are_read_from_options_and_files(tmp_path):
     path.write_text("[1]")
     with pytest.raises(bn.InputError, match="must hold an object"):
         make_space([], path)
+    for text in (
+        '{"a": [1, 2], "a": [3, 4]}',
+        '{"a": {"low": 1, "high": 9, "int": "no"}}',
+        '{"a": {"low": 1, "high": 9, "log": 0}}',
+        '{"a": {"choices": "ab"}}',
+    ):
+        path.write_text(text)
+        with pytest.raises(bn.InputError, match=r"'a': expected|'a' is given twice"):
+            make_space([], path)
+
+
+def test_choices_are_read_as_they_are_written():
+    found = make_space(["id=007,010", "k=0,1,-2", "r=0.5,1e3"], None)
+    assert found == {"id": ["007", "010"], "k": [0, 1, -2], "r": [0.5, 1000.0]}
+    for text in ("a=1,2,", "a=1,,2"):
+        with pytest.raises(bn.InputError, match="a choice without a name"):
+            make_space([text], None)
 
 
 def test_the_environment_of_the_user_is_respected():

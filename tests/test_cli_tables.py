@@ -98,7 +98,8 @@ def test_numbers_as_people_write_them(tmp_path):
         ("0x10", "text"),
         ("nano", "text"),
         ("infinite", "text"),
-        ('"1,5"', "a decimal comma"),
+        ('"1,5"', "a comma in a number"),
+        ('"1,500"', "a comma in a number"),
         ("nan", "a missing value"),
         ("-nan", "a missing value"),
         ("NaN", "a missing value"),
@@ -113,6 +114,13 @@ def test_numbers_as_people_write_them(tmp_path):
 def test_what_is_no_number_is_named_with_its_line(tmp_path, cell, words):
     with pytest.raises(bn.InputError, match=f"column 'a': {words} .*on line 3"):
         values(tmp_path, "1", cell)
+
+
+@pytest.mark.parametrize("rows", ["1,2,\n3,4,\n", "1\n", "1,2,3\n"])
+def test_rows_that_never_fit_the_header_are_told_by_their_length(tmp_path, rows):
+    first = rows.partition("\n")[0].count(",") + 1
+    with pytest.raises(bn.InputError, match=f"line 2: {first} values, but 4 columns"):
+        table(tmp_path, "a,b,c,y\n" + rows + "5,6\n")
 
 
 def test_labels_are_read_as_they_are_written(tmp_path):

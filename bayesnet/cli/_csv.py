@@ -85,6 +85,9 @@ def _agreement(lines: list[str], separator: str) -> tuple[float, ...]:
     if width == 1:
         # Also a file of several columns has one under a separator that does not occur.
         return (0.0, float(len(agree) == len(others)), 0.0, 1.0)
+    if others and not agree and max(map(len, others)) > 1:
+        # All rows have another length than the header: to be told so, and not read as one column.
+        return (0.0, 1.0, 0.0, float(width))
     numbers = sum(_looks_like_number(cell, separator) for row in agree for cell in row)
     share = numbers / max(1, sum(map(len, agree)))
     return (float(len(agree)), float(not others), share, float(width))

@@ -37,10 +37,12 @@ def make_space(params: Sequence[str], file: Path | None) -> dict[str, Any]:
 
 def _parse_spec(text: str, spec: str) -> Any:
     if ":" not in spec:
-        choices = [_value(part.strip()) for part in spec.split(",")]
-        if len(choices) < 2:
+        parts = [part.strip() for part in spec.split(",")]
+        if len(parts) < 2:
             raise InputError(f"--param {text!r} has a single choice; expected {GRAMMAR}.")
-        return choices
+        if "" in parts:
+            raise InputError(f"--param {text!r} has a choice without a name; expected {GRAMMAR}.")
+        return [_choice(part) for part in parts]
     low, high, *rest = (part.strip() for part in spec.split(":"))
     if len(set(rest)) < len(rest) or not set(rest) <= {"int", "log"}:
         raise InputError(f"--param {text!r} is not {GRAMMAR}.")
@@ -70,6 +72,12 @@ def _interval(where: str, low: Any, high: Any, *, whole: bool, log: bool) -> Any
     return IntDistribution(int(low), int(high), log=log)
 
 
+def _choice(text: str) -> Any:
+    """A choice in words, or a number as it is usually written: "007" is a name, as in tables."""
+    unsigned = text.lstrip("+-")
+    return text if unsigned[:1] == "0" and unsigned[1:2].isdigit() else _value(text)
+
+
 def _value(text: str) -> Any:
     number = as_whole(text)
     value = as_float(text) if number is None else number
@@ -84,9 +92,11 @@ def _read_file(path: Path) -> dict[str, Any]:
     JSON tells 1 from 1.0: as in Python, [1, 8] are whole numbers and [1.0, 8.0] real ones.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
     except FileNotFoundError as error:
         raise InputError(f"No file at {path}.") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}.") from error
     if not isinstance(content, dict):
@@ -94,18 +104,27 @@ def _read_file(path: Path) -> dict[str, Any]:
     return {name: _read_entry(f"{path}, {name!r}", spec) for name, spec in content.items()}
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of a JSON file; of a name that stands there twice JSON would keep the last."""
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice!r} is given twice.")
+    return dict(pairs)
+
+
 def _read_entry(where: str, spec: Any) -> Any:
     if isinstance(spec, list) and not _is_pair_of_numbers(spec):
         return spec
     if isinstance(spec, list):
         return _interval(where, *spec, whole=_are_whole(spec), log=False)
-    if isinstance(spec, dict) and set(spec) == {"choices"}:
-        return list(spec["choices"])
+    if isinstance(spec, dict) and set(spec) == {"choices"} and isinstance(spec["choices"], list):
+        return spec["choices"]
     if isinstance(spec, dict) and {"low", "high"} <= set(spec) <= {"low", "high", "log", "int"}:
         bounds = [spec["low"], spec["high"]]
-        if _is_pair_of_numbers(bounds):
-            whole = bool(spec.get("int", _are_whole(bounds)))
-            return _interval(where, *bounds, whole=whole, log=bool(spec.get("log", False)))
+        whole, log = spec.get("int", _are_whole(bounds)), spec.get("log", False)
+        if _is_pair_of_numbers(bounds) and isinstance(whole, bool) and isinstance(log, bool):
+            return _interval(where, *bounds, whole=whole, log=log)
     raise InputError(
         f"{where}: expected [low, high], a list of choices, "
         '{"low": ..., "high": ..., "log": true, "int": true} or {"choices": [...]}.'

@@ -100,7 +100,12 @@ def _parse(text: str) -> tuple[float, str]:
     value = as_float(text)
     if value is None:
         comma = text.count(",") == 1 and as_float(text.replace(",", ".")) is not None
-        return math.nan, "a decimal comma (write a point)" if comma else "text"
+        return (
+            math.nan,
+            "a comma in a number (write a decimal point, and nothing between thousands)"
+            if comma
+            else "text",
+        )
     return value, "" if math.isfinite(value) else "an infinite value"
 
 
