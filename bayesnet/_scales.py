@@ -50,6 +50,9 @@ def moments(a: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray
         known = np.where(present, near, 0.0)
         loc = (share * known).sum(axis=0) / total
         scale = np.sqrt((share * (known - loc) ** 2).sum(axis=0) / total)
+    # The sum of a mean is rounded: of equal values it may differ from them by more than their unit is wide.
+    low = np.where(present, near, np.inf).min(axis=-2)
+    loc = np.clip(loc, low, np.where(present, near, -np.inf).max(axis=-2))
     lost = ~is_constant(loc, scale) & (scale * unit < np.finfo(np.float64).tiny)
     if lost.any():
         column = int(np.argwhere(lost)[0][-1])

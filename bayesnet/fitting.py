@@ -17,6 +17,7 @@ from bayesnet import devices
 from bayesnet._columns import Names, names_at_fit, names_in
 from bayesnet._errors import InputError, UnsupportedError, unknown_name
 from bayesnet._notices import said_if_slow
+from bayesnet._scales import check_y_scale
 from bayesnet._types import ArrayLike, Key, as_key, as_seed
 from bayesnet.data import (
     NO_SCALE,
@@ -206,6 +207,7 @@ def scaled_table(
             "y_scale is 1."
         )
     elif likelihood.scales_targets:
+        check_y_scale(scaling.y_scale)
         scaling = scaling.with_spread(y_matrix, weight)
     scaling = replace(scaling, names=names)
     return likelihood, make_data(x_matrix, y_matrix, variance, scaling, weight=weight, dtype=dtype)

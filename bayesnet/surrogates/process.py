@@ -25,6 +25,10 @@ from bayesnet.surrogates.outcomes import OutcomeMap
 from bayesnet.surrogates.scope import lasting
 from bayesnet.surrogates.tensors import as_tensor
 
+# Sds of y between which GPyTorch's least variance (1e-10) and its jitter (1e-8), both in the units of y
+# squared, and BoTorch's sampler serve.
+UNITS = (1e-2, 1e6)
+
 
 class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
     """A Gaussian process, infinite network or scale mixture, fitted by `bn.Exact` when it is made.
@@ -33,7 +37,8 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
     bn.Exact(...))` makes: the same arguments but for `init` and `max_draws`, which are about draws (`dtype` has no
     meaning: all is in float64, and results in the dtype of X). Posteriors are joint over
     the q points: a `GPyTorchPosterior` for a Gaussian process, else a `ScaleMixturePosterior`
-    (Student-t, or a mixture over scales and sampled hyper-parameters), both differentiable in X.
+    (Student-t, or a mixture over scales and sampled hyper-parameters; also of one Gaussian at no points, or
+    where the sd of y is below 0.01 or above 1e6, at which GPyTorch's rounding shows), both differentiable in X.
     `condition_on_observations` and `fantasize` are exact, hyper-parameters kept; where these were
     sampled ("amortised", `bn.Exact(hyper="hmc")`) they are reweighted. Samples of a mixture choose a
     member each: that choice has no gradient, moments have all of it.
@@ -137,6 +142,12 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         return len(self._members) > 1 or self._members[0].law is not None
 
     @property
+    def _is_extreme(self) -> bool:
+        """Whether y is in units in which a `GPyTorchPosterior` would be wrong."""
+        scale = self.fitted.scaling.y_scale
+        return bool(((scale < UNITS[0]) | (scale > UNITS[1])).any())
+
+    @property
     def _shared(self) -> bool:
         return not self._mixed or not getattr(self.fitted.prior, "per_output", False)
 
@@ -166,7 +177,7 @@ class ProcessSurrogate(TableModel, FantasizeMixin):  # type: ignore[misc]
         nodes = self._nodes(inputs, observation_noise)
         nodes = nodes.to(X)
         untransform = getattr(self, "outcome_transform", None)
-        if self._mixed:
+        if self._mixed or not X.numel() or self._is_extreme:
             outcome = OutcomeMap(untransform, inputs, outputs, posterior_transform)
             return ScaleMixturePosterior(nodes, self._shared, outcome, self._salt)
         posterior = GPyTorchPosterior(self._normal(nodes, None if untransform else outputs))

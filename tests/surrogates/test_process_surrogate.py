@@ -329,3 +329,15 @@ def test_rows_that_are_conditioned_on_join_those_given_under_an_input_transform(
     ):
         with pytest.raises(bn.InputError, match=words):
             model.condition_on_observations(*bad)
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (3, 0, 2), (0, 1, 2)])
+def test_samplers_of_no_points_give_none(shape):
+    x = torch.linspace(0.0, 1.0, 8, dtype=torch.double).reshape(4, 2)
+    process = bn.GaussianProcess("rbf", 1.0, out_dim=2)
+    model = bn.surrogates.Surrogate(x, x.sin(), prior=process,
+                                    inference="exact", warn=False)  # fmt: skip
+    posterior = model.posterior(x.new_empty(shape), observation_noise=True)
+    sampler = get_sampler(posterior, torch.Size([5]), seed=0)
+    assert sampler(posterior).shape == (5, *shape[:-1], 2)
+    assert posterior.rsample(torch.Size([4])).shape == (4, *shape[:-1], 2)
