@@ -60,9 +60,11 @@ def test_the_believed_hill_is_climbed(model):
     left, right = (propose(model, NormalBelief((c,), 0.5)) for c in (-1.0, 1.0))
     assert abs(left + 1) < 0.5
     assert abs(right - 1) < 0.5
-    # A belief that nothing supports is overruled by data when it is weak.
+    # A belief that nothing supports is overruled by data when it is weak: which of two equal hills it is may
+    # depend on it, and where they are does not.
     wrong = NormalBelief((-2.0,), 1.0)
-    assert propose(model, wrong, belief_strength=1e-3) == pytest.approx(propose(model), abs=0.05)
+    weak = propose(model, wrong, belief_strength=1e-3)
+    assert abs(weak) == pytest.approx(abs(propose(model)), abs=0.05)
     pool = np.array([[-1.0], [1.0]])
     for at, c in enumerate((-1.0, 1.0)):
         chosen = bn.bo.suggest_from_pool(

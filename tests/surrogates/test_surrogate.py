@@ -290,7 +290,9 @@ def test_a_fit_agrees_with_bayesian_linear_regression(regression):
 def test_a_given_scaling_is_kept(table, settings):
     scaling = Scaling.from_bounds(np.array([[0.0, 0.0], [1.0, 1.0]]), np.zeros(1), np.ones(1))
     model = Surrogate(*table, scaling=scaling, **settings)
-    assert model.fitted.data.scaling is scaling
+    kept = model.fitted.data.scaling
+    for name in ("x_loc", "x_scale", "y_loc", "y_scale"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(scaling, name))
 
 
 def test_init_goes_on_from_an_earlier_surrogate(fitted, table, settings):
@@ -380,7 +382,12 @@ BAD_TABLES = {
     "1-D Y": (GOOD_X, GOOD_Y[:, 0], None, "unsqueeze"),
     "1-D X": (GOOD_X[:, 0], GOOD_Y, None, "matrix"),
     "batch": (GOOD_X.expand(3, 6, 2), GOOD_Y.expand(3, 6, 1), None, "Batches of training sets"),
-    "integers": (torch.ones(6, 2, dtype=torch.long), GOOD_Y, None, "floats are needed"),
+    "integers": (
+        torch.ones(6, 2, dtype=torch.long),
+        GOOD_Y,
+        None,
+        "floats of single or double precision are needed",
+    ),
     "rows": (GOOD_X, GOOD_Y[:4], None, "6 rows but train_Y has 4"),
     "NaN": (GOOD_X, NAN, None, "NaN or infinity"),
     "infinite": (GOOD_X / 0, GOOD_Y, None, "NaN or infinity"),
@@ -388,7 +395,7 @@ BAD_TABLES = {
     "empty": (GOOD_X[:0], GOOD_Y[:0], None, "No data"),
     "variance shape": (GOOD_X, GOOD_Y, torch.ones(5, 1), "must agree"),
     "variance sign": (GOOD_X, GOOD_Y, torch.zeros(6, 1), "positive"),
-    "half": (GOOD_X.half(), GOOD_Y, None, "float32 or torch.float64"),
+    "half": (GOOD_X.half(), GOOD_Y, None, "floats of single or double precision are needed"),
 }
 
 
