@@ -91,6 +91,13 @@ class TableModel(Model):
         """See BoTorch: the training inputs that are kept are those given."""
         return super().train(mode)
 
+    @lasting
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return new
+
     def set_train_data(self, inputs: Any = None, targets: Any = None, strict: bool = False) -> None:
         """Swap the stored training tensors (BoTorch does so in `eval` and `train`); no refit."""
         if inputs is not None:

@@ -1,6 +1,7 @@
 """Surrogates do not depend on what torch was set to, and set nothing themselves."""
 
 import contextlib
+import copy
 
 import jax
 import jax.numpy as jnp
@@ -171,7 +172,7 @@ def test_what_is_made_without_derivatives_has_them_later(case, mode):
     with mode():
         if options:
             options = {"outcome_transform": Standardize(2 if kind in TWO else 1)}
-        model = made(kind, input_transform=Normalize(2), **options)
+        model = copy.deepcopy(made(kind, input_transform=Normalize(2), **options))
         X = grid(3, 1)
         drawn = get_sampler(model.posterior(X), torch.Size([4]), seed=0)
         if type(drawn).__module__.startswith("bayesnet"):  # BoTorch's own keep tensors of the mode
