@@ -27,11 +27,7 @@ import torch
 from _common import RESULTS as FOLDER
 from _common import context
 from botorch import test_functions as functions
-from botorch.acquisition import LogExpectedImprovement
-from botorch.fit import fit_gpytorch_mll
-from botorch.models import SingleTaskGP
-from botorch.models.transforms import Normalize, Standardize
-from gpytorch.mlls import ExactMarginalLogLikelihood
+from pools import GaussianProcess
 from scipy import stats
 from scipy.stats import qmc
 
@@ -68,25 +64,8 @@ class Pool:
         self.start = np.random.default_rng(seed).permutation(DESIGNS)[:START].tolist()
 
 
-class GaussianProcess:
+class BoTorch(GaussianProcess):
     """BoTorch's SingleTaskGP with its own priors, fitted at every step; analytic LogEI."""
-
-    def __init__(self, pool: Pool, seed: int) -> None:
-        torch.manual_seed(seed)
-        self.bounds = torch.as_tensor(pool.bounds)
-
-    def choose(self, pool: Pool, chosen: list[int], left: np.ndarray) -> int:
-        X, y = torch.as_tensor(pool.X), torch.as_tensor(pool.y)
-        model = SingleTaskGP(
-            X[chosen],
-            y[chosen].unsqueeze(1),
-            input_transform=Normalize(X.shape[1], bounds=self.bounds),
-            outcome_transform=Standardize(1),
-        )
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
-        acquisition = LogExpectedImprovement(model, best_f=y[chosen].max())
-        with torch.no_grad():
-            return int(left[acquisition(X[left].unsqueeze(1)).argmax()])
 
     def facts(self) -> dict[str, Any]:
         return {}
@@ -113,7 +92,7 @@ class Loop:
 
 WIDE = bn.GaussianLikelihood()
 ARMS = {
-    "gp": GaussianProcess,
+    "gp": BoTorch,
     "exact_wide": lambda pool, seed: Loop(pool, seed, "exact", WIDE),
     "exact": lambda pool, seed: Loop(pool, seed, "exact", None),
     "hmc": lambda pool, seed: Loop(pool, seed, "hmc", None),

@@ -84,16 +84,10 @@ def suggest(
             f"and {raw_samples}."
         )
     known = _known_names(model_or_data, bounds, X_baseline, X_pending)
+    settings = LoopSettings(surrogate, prior, likelihood=likelihood, maximize=maximize)
     with torch_scope(seed, _device(model_or_data)):
         problem, box = _problem(
-            model_or_data,
-            bounds,
-            maximize,
-            LoopSettings(surrogate, prior, likelihood=likelihood, maximize=maximize),
-            X_baseline,
-            known,
-            beta=beta,
-            seed=seed,
+            model_or_data, bounds, settings, X_baseline, known, beta=beta, seed=seed
         )
         problem = _believing(problem, belief, belief_strength)
         if X_pending is not None and len(X_pending):
@@ -140,16 +134,10 @@ def suggest_from_pool(
         bounds = np.stack([low, np.where(high > low, high, low + 1.0)])
     elif bounds is None and isinstance(model_or_data, Model):
         bounds = np.stack([np.zeros(designs.shape[1]), np.ones(designs.shape[1])])  # unused
+    settings = LoopSettings(surrogate, prior, likelihood=likelihood, maximize=maximize)
     with torch_scope(seed, _device(model_or_data)):
         problem, _ = _problem(
-            model_or_data,
-            bounds,
-            maximize,
-            LoopSettings(surrogate, prior, likelihood=likelihood, maximize=maximize),
-            X_baseline,
-            known,
-            beta=beta,
-            seed=seed,
+            model_or_data, bounds, settings, X_baseline, known, beta=beta, seed=seed
         )
         pool = _points(candidates, "candidates", problem.tried, known)
         problem = _believing(problem, belief, belief_strength)
@@ -211,7 +199,6 @@ def _believing(problem: Problem, belief: Any, strength: float) -> Problem:
 def _problem(
     model_or_data: Any,
     bounds: Any,
-    maximize: bool,
     settings: LoopSettings,
     X_baseline: Any,
     known: Names | None,
@@ -220,6 +207,7 @@ def _problem(
     seed: int,
 ) -> tuple[Problem, Tensor]:
     model: Any
+    maximize = settings.maximize
     if isinstance(model_or_data, LoopState):
         state = model_or_data
         if state.model is None:
