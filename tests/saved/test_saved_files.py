@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayesnet as bn
-from tests.saved.write import answer, draws, numbers
+from tests.saved.write import NEW, answer, draws, numbers
 
 HERE = Path(__file__).parent
 EXPECTED = {
@@ -39,3 +40,11 @@ def test_an_old_file_predicts_as_it_did(version, name):
     assert set(found) == set(expected)
     for key, values in expected.items():
         np.testing.assert_allclose(found[key], values, rtol=1e-3, atol=1e-5)
+
+
+def test_a_file_keeps_the_names_of_columns():
+    loaded = bn.load(HERE / "0.2.0a1" / "exact_frame.bayesnet")
+    swapped = pd.DataFrame(NEW[:, ::-1], columns=["dose", "heat"])
+    np.testing.assert_array_equal(loaded.predict(swapped).mean, loaded.predict(NEW).mean)
+    with pytest.raises(bn.InputError, match="dose"):
+        loaded.predict(swapped.rename(columns={"dose": "does"}))

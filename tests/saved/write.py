@@ -3,7 +3,7 @@
     python -m tests.saved.write tests/saved/0.2.0
 
 Run it once for a version that is released, and never again for one that was: later versions must read what earlier
-ones wrote (`test_saved_files.py`). Kinds that are new are added to `objects`.
+ones wrote (`test_saved_files.py`). Kinds that are new are added to `posteriors`; a pre-release has a folder of its own, as 0.2.0a1.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 import bayesnet as bn
 from bayesnet.pfn import PFN, AmortisedProcess, Bars, ClassPFN
@@ -122,6 +123,8 @@ def posteriors():
         yield f"likelihood_{name}", fitted(prior, y, likelihood=name, inference=HMC)
     yield "y_var", fitted(network(), y_var=np.full(12, 0.2), inference=HMC)
     yield "exact", fitted(gp, inference="exact")
+    frame = pd.DataFrame(X, columns=["heat", "dose"])
+    yield "exact_frame", fitted(gp, x=frame, inference="exact")
     yield "exact_hmc", fitted(gp, inference=bn.Exact(hyper="hmc", draws=8))
     mean = bn.GaussianProcess("rbf", 1.0, mean=bn.LinearMean(bn.Normal([0.0, 0.0], 1.0)))
     yield "exact_linear_mean", fitted(mean + bn.GaussianProcess("matern12", 0.5), inference="exact")
