@@ -119,14 +119,14 @@ def test_gradients_in_rows_that_are_conditioned_on(model):
     x = points(1, 2).abs() / 3
 
     def f(rows):
-        new = model.condition_on_observations(rows[None], torch.full((1, 1, 1), 0.3))
+        new = model.condition_on_observations(rows[None], torch.full((1, 1, 1), 0.3).double())
         law = new.posterior(x)
         return law.mean.sum() + law.variance.sum()
 
-    at = torch.tensor([[0.4, 0.7]], requires_grad=True)
+    at = torch.tensor([[0.4, 0.7]], dtype=torch.double, requires_grad=True)
     (found,) = torch.autograd.grad(f(at), at)
     for j in range(2):
-        step = torch.zeros(1, 2)
+        step = torch.zeros(1, 2, dtype=torch.double)
         step[0, j] = 1e-5
         central = (f(at.detach() + step) - f(at.detach() - step)) / 2e-5
         np.testing.assert_allclose(found[0, j], central, rtol=1e-3, atol=1e-7)
