@@ -35,7 +35,7 @@ def moments(a: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray
     without a value, or one whose sd is below what float64 holds.
     """
     present = ~np.isnan(a)
-    unit = units_of(np.where(present, a, 0.0))
+    unit = powers_of_two(np.where(present, a, 0.0))
     near = a / unit[..., None, :]
     if weight is None and present.all():
         loc, scale = near.mean(axis=-2), near.std(axis=-2)
@@ -63,7 +63,7 @@ def moments(a: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray
     return loc * unit, scale * unit
 
 
-def units_of(a: np.ndarray) -> np.ndarray:
+def powers_of_two(a: np.ndarray) -> np.ndarray:
     """The power of 2 just below the largest value of each column of (..., n, d); 1 for zeros.
 
     Dividing by it rounds nothing.

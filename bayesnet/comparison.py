@@ -206,11 +206,15 @@ def _as_prior(prior: Any, task: Task) -> dict[str, Any]:
     return {"prior": task.network, "target": prior}
 
 
+def _units(prior: Any, task: Task) -> str:
+    """The coordinates of a candidate, "scaled" or "data"."""
+    chosen = _as_prior(prior, task)
+    return units_of(chosen["prior"], chosen.get("target"))
+
+
 def _coordinates(prior: Any, task: Task) -> Scaling | None:
     """The stated coordinates, for a prior that is in scaled ones."""
-    chosen = _as_prior(prior, task)
-    data = units_of(chosen["prior"], chosen.get("target")) == "data"
-    return None if data else task.scaling
+    return None if _units(prior, task) == "data" else task.scaling
 
 
 def _check_coordinates(priors: Mapping[str, Any], task: Task) -> None:
@@ -221,8 +225,7 @@ def _check_coordinates(priors: Mapping[str, Any], task: Task) -> None:
         return
     units: dict[str, list[str]] = {}
     for name, prior in priors.items():
-        chosen = _as_prior(prior, task)
-        units.setdefault(units_of(chosen["prior"], chosen.get("target")), []).append(str(name))
+        units.setdefault(_units(prior, task), []).append(str(name))
     if len(units) > 1:
         scaled, data = (", ".join(units[u]) for u in ("scaled", "data"))
         raise InputError(
@@ -317,11 +320,11 @@ def _noise_in(scaling: Scaling, level: Any, variance: np.ndarray | None) -> Any:
 
 
 def _laplace(name: str, prior: Any, task: Task) -> Candidate:
-    chosen_prior, chosen = prior, _as_prior(prior, task)
+    scaling, chosen = _coordinates(prior, task), _as_prior(prior, task)
     prior, target = chosen["prior"], chosen.get("target")
     likelihood, data = scaled_table(
         prior, target, task.likelihood, task.X, task.y, task.y_var,
-        task.sample_weight, task.missing, _coordinates(chosen_prior, task),
+        task.sample_weight, task.missing, scaling,
     )  # fmt: skip
     prior = resolve_prior(prior, target, data, likelihood=likelihood)
     result = laplace_evidence(prior, likelihood, data, restarts=task.restarts, key=task.seed)
